@@ -1,0 +1,38 @@
+"""Registry nodes of the package, under the scope ``mmkd_ext``.
+
+A config writes ``type='mmkd_ext.X'`` under any ``default_scope``. mmengine then imports this module by its name and
+the child's ``locations`` on first use, so neither ``custom_imports`` nor a host package is needed.
+"""
+
+try:
+    from mmengine.registry import DATA_SAMPLERS as ROOT_DATA_SAMPLERS
+    from mmengine.registry import DATASETS as ROOT_DATASETS
+    from mmengine.registry import HOOKS as ROOT_HOOKS
+    from mmengine.registry import METRICS as ROOT_METRICS
+    from mmengine.registry import MODELS as ROOT_MODELS
+    from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
+    from mmengine.registry import Registry
+except ModuleNotFoundError as error:
+    if error.name != 'mmengine':
+        raise
+    from mmkd_ext.environment import INSTALL_HINT
+
+    raise ModuleNotFoundError(
+        f'mmkd_ext.registry: expected mmengine but found none; {INSTALL_HINT}', name='mmengine'
+    ) from None
+
+__all__ = ['DATASETS', 'DATA_SAMPLERS', 'HOOKS', 'METRICS', 'MODELS', 'TRANSFORMS']
+
+_SCOPE = 'mmkd_ext'
+
+MODELS = Registry(
+    'model',
+    parent=ROOT_MODELS,
+    scope=_SCOPE,
+    locations=['mmkd_ext.losses', 'mmkd_ext.heads', 'mmkd_ext.models'],
+)
+DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope=_SCOPE, locations=['mmkd_ext.datasets'])
+TRANSFORMS = Registry('transform', parent=ROOT_TRANSFORMS, scope=_SCOPE, locations=['mmkd_ext.datasets'])
+DATA_SAMPLERS = Registry('data sampler', parent=ROOT_DATA_SAMPLERS, scope=_SCOPE, locations=['mmkd_ext.samplers'])
+METRICS = Registry('metric', parent=ROOT_METRICS, scope=_SCOPE, locations=['mmkd_ext.evaluation'])
+HOOKS = Registry('hook', parent=ROOT_HOOKS, scope=_SCOPE, locations=['mmkd_ext.hooks'])

@@ -1,0 +1,45 @@
+"""Evaluate a checkpoint: the numbers of training's last validation, and the report.
+
+python tools/test.py configs/crkd/crkd_convnet_80e_digits-5to9.py work_dirs/crkd_convnet_80e_digits-5to9/epoch_80.pth
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
+
+from mmkd_ext.checkpoint import register_safe_loader
+from processes import prepare_cpu_processes
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--work-dir', help='where logs and the report go; default: work_dirs/<config name>')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs that override the config')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Entry point."""
+    args = parse_args()
+    register_safe_loader()
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    cfg.launcher = args.launcher
+    cfg.load_from = args.checkpoint
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))
+    prepare_cpu_processes(cfg, args.launcher)
+    Runner.from_cfg(cfg).test()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == '__main__':
+    main()
