@@ -1,0 +1,55 @@
+"""The papers' mathematics: pure functions of tensors, without state and without any mm* package.
+
+==========================  ======================================================================  ===============
+function                    what it says                                                            source
+==========================  ======================================================================  ===============
+``similarity_preserving``   a sample's similarities spread alike over the batch                     SP
+``correlation_congruence``  a kernel relates samples alike                                          CCKD
+``intra_category``          samples lie alike around the centre of their category                   CSKD
+``inter_category``          centres of categories are turned alike towards each other               CSKD
+``centre_regulariser``      samples lie close to the centre of their category                       CSKD's code
+``hard_dark_rank``          neighbours have the same order                                          DarkRank
+``attention_transfer``      activity spreads alike over the image                                   AT
+``class_relation_kd``       an unlabelled sample relates to known classes as the teacher says       Cr-KD
+``swapped_prediction``      each view predicts the targets of the other views                       UNO
+``sinkhorn_knopp``          pseudo-labels that use all prototypes equally                           SwAV, UNO
+``soft_target``             the student predicts the teacher's softened prediction                  Hinton et al.
+``cluster_accuracy``        accuracy after the best matching of clusters to classes (v1, v2, v3)    GCD
+``normalized_mutual_info``  information shared by clusters and classes                              arithmetic mean
+``adjusted_rand_index``     pairs on which clusters and classes agree, corrected for chance         Hubert, Arabie
+``gather_with_grad``        one batch out of the batches of all processes
+==========================  ======================================================================  ===============
+
+Losses take (student, teacher), let no gradient into the teacher, compute in at least float32 whatever autocast says,
+and are finite for finite input. Defaults reproduce the official code; arguments give the papers' variants.
+"""
+
+from mmkd_ext.functional.attention import attention_transfer
+from mmkd_ext.functional.cckd import correlation_congruence
+from mmkd_ext.functional.clustering import adjusted_rand_index, cluster_accuracy, normalized_mutual_info
+from mmkd_ext.functional.crkd import class_relation_kd
+from mmkd_ext.functional.cskd import centre_regulariser, inter_category, intra_category
+from mmkd_ext.functional.darkrank import hard_dark_rank
+from mmkd_ext.functional.gather import gather_with_grad
+from mmkd_ext.functional.kd import soft_target
+from mmkd_ext.functional.ncd import swapped_prediction
+from mmkd_ext.functional.sinkhorn import sinkhorn_knopp
+from mmkd_ext.functional.sp import similarity_preserving
+
+__all__ = [
+    'adjusted_rand_index',
+    'attention_transfer',
+    'centre_regulariser',
+    'class_relation_kd',
+    'cluster_accuracy',
+    'correlation_congruence',
+    'gather_with_grad',
+    'hard_dark_rank',
+    'inter_category',
+    'intra_category',
+    'normalized_mutual_info',
+    'similarity_preserving',
+    'sinkhorn_knopp',
+    'soft_target',
+    'swapped_prediction',
+]

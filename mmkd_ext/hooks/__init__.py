@@ -1,0 +1,7 @@
+"""Hooks of mmengine's runner."""
+
+from mmkd_ext.hooks.best_head_hook import BestHeadHook
+from mmkd_ext.hooks.discovery_report_hook import DiscoveryReportHook
+from mmkd_ext.hooks.distill_hook import DistillHook
+
+__all__ = ['BestHeadHook', 'DiscoveryReportHook', 'DistillHook']

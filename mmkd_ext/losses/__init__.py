@@ -1,0 +1,24 @@
+"""Losses as registered modules: a function of :mod:`mmkd_ext.functional`, its settings, and a weight."""
+
+from mmkd_ext.losses.attention import AttentionTransferLoss
+from mmkd_ext.losses.base import LabelledRelationLoss, RelationLoss
+from mmkd_ext.losses.cckd import CCKDLoss
+from mmkd_ext.losses.crkd import ClassRelationLoss
+from mmkd_ext.losses.cskd import CategoryCentreLoss, InterCategoryLoss, IntraCategoryLoss
+from mmkd_ext.losses.darkrank import HardDarkRankLoss
+from mmkd_ext.losses.kd import SoftTargetLoss
+from mmkd_ext.losses.sp import SPLoss
+
+__all__ = [
+    'AttentionTransferLoss',
+    'CCKDLoss',
+    'CategoryCentreLoss',
+    'ClassRelationLoss',
+    'HardDarkRankLoss',
+    'InterCategoryLoss',
+    'IntraCategoryLoss',
+    'LabelledRelationLoss',
+    'RelationLoss',
+    'SPLoss',
+    'SoftTargetLoss',
+]

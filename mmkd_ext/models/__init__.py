@@ -1,0 +1,14 @@
+"""Models: novel class discovery, and what it needs around a backbone."""
+
+from mmkd_ext.models.conv_net import ConvNet
+from mmkd_ext.models.convert import convert_dino_vit, convert_official_crkd
+from mmkd_ext.models.data_preprocessor import MultiViewDataPreprocessor
+from mmkd_ext.models.ncd_classifier import NCDClassifier
+
+__all__ = [
+    'ConvNet',
+    'MultiViewDataPreprocessor',
+    'NCDClassifier',
+    'convert_dino_vit',
+    'convert_official_crkd',
+]

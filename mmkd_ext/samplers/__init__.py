@@ -1,0 +1,5 @@
+"""Samplers."""
+
+from mmkd_ext.samplers.quota_batch_sampler import QuotaBatchSampler
+
+__all__ = ['QuotaBatchSampler']

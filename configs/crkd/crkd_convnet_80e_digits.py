@@ -1,0 +1,16 @@
+"""Cr-KD (ICCV 2023, https://arxiv.org/abs/2307.09158), stage 2 of 2: digits, known 5-9, novel 0-4.
+
+    python tools/train.py configs/crkd/crkd_convnet_80e_digits.py --with-teacher
+
+Cost: COST_C
+Result: RESULT_C
+"""
+
+_base_ = '../uno/uno_convnet_80e_digits.py'
+
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(
+        type='mmkd_ext.DistillHook',
+        teacher=_base_.stage_one,
+        terms=dict(crkd=dict(tap='class_logits', loss=dict(type='mmkd_ext.ClassRelationLoss', loss_weight=0.01))))]

@@ -1,0 +1,13 @@
+"""Stage one of UNO and Cr-KD, supervised: digits, known 0-4, novel 5-9.
+
+    python tools/train.py configs/supervised/supervised_convnet_40e_digits-known0-4.py
+
+Cost: COST_S
+Result: RESULT_S
+"""
+
+_base_ = [
+    '../_base_/models/ncd_convnet.py',
+    '../_base_/datasets/supervised_digits_0-4.py',
+    '../_base_/schedules/digits_supervised.py',
+    '../_base_/default_runtime.py']

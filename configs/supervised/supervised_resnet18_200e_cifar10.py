@@ -1,0 +1,15 @@
+"""Stage one of UNO and Cr-KD, supervised: CIFAR-10, 5 known and 5 novel classes.
+
+    python tools/train.py configs/supervised/supervised_resnet18_200e_cifar10.py
+
+Cost: one GPU; not measured.
+Result: not run here.
+"""
+
+_base_ = [
+    '../_base_/models/ncd_resnet18_cifar.py',
+    '../_base_/datasets/supervised_cifar10.py',
+    '../_base_/schedules/cifar_supervised.py',
+    '../_base_/default_runtime.py']
+
+model = dict(known_head=dict(num_classes=5))

@@ -1,0 +1,15 @@
+"""Stage one of UNO and Cr-KD, supervised: Stanford Cars, 98 known and 98 novel classes.
+
+    python tools/train.py configs/supervised/supervised_vit-b16-dino_50e_cars.py
+
+Cost: one GPU; not measured.
+Result: not run here.
+"""
+
+_base_ = [
+    '../_base_/models/ncd_vit-b16_dino.py',
+    '../_base_/datasets/supervised_cars.py',
+    '../_base_/schedules/vit_supervised.py',
+    '../_base_/default_runtime.py']
+
+model = dict(known_head=dict(num_classes=98))

@@ -1,0 +1,21 @@
+"""UNO (ICCV 2021, https://arxiv.org/abs/2108.08536), stage 2 of 2: digits, known 0-4, novel 5-9.
+
+    python tools/train.py configs/uno/uno_convnet_80e_digits-known0-4.py --with-teacher
+
+Cost: COST_U
+Result: RESULT_U
+"""
+
+_base_ = [
+    '../_base_/models/ncd_convnet.py',
+    '../_base_/datasets/ncd_digits_0-4.py',
+    '../_base_/schedules/digits_discovery.py',
+    '../_base_/ncd_runtime.py']
+
+stage_one = dict(
+    config='{{ fileDirname }}/../supervised/supervised_convnet_40e_digits-known0-4.py',
+    checkpoint='work_dirs/supervised_convnet_40e_digits-known0-4/epoch_40.pth')
+load_from = stage_one['checkpoint']
+
+model = dict(
+    novel_head=dict(type='mmkd_ext.NovelHead', in_channels=64, num_classes=5, hidden_channels=256, embed_channels=64))

@@ -1,0 +1,22 @@
+"""UNO (ICCV 2021, https://arxiv.org/abs/2108.08536), stage 2 of 2: Stanford Cars, 98 known and 98 novel classes.
+
+    python tools/train.py configs/uno/uno_vit-b16-dino_100e_cars.py --with-teacher
+
+Cost: one GPU; not measured.
+Result: not run here; published novel accuracy 49.8 (UNO in the Cr-KD paper).
+"""
+
+_base_ = [
+    '../_base_/models/ncd_vit-b16_dino.py',
+    '../_base_/datasets/ncd_cars.py',
+    '../_base_/schedules/vit_discovery.py',
+    '../_base_/ncd_runtime.py']
+
+stage_one = dict(
+    config='{{ fileDirname }}/../supervised/supervised_vit-b16-dino_50e_cars.py',
+    checkpoint='work_dirs/supervised_vit-b16-dino_50e_cars/epoch_50.pth')
+load_from = stage_one['checkpoint']
+
+model = dict(
+    known_head=dict(num_classes=98),
+    novel_head=dict(type='mmkd_ext.NovelHead', in_channels=768, num_classes=98, num_heads=2))

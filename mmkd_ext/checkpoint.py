@@ -1,0 +1,167 @@
+"""Loads checkpoints without running code from the file.
+
+``torch.load(weights_only=True)`` refuses what mmengine's Runner writes, because a log history refers to
+``builtins.getattr``. Allowing ``getattr`` itself would open the door to any function, so a stand-in is allowed that
+gives exactly the attributes a Runner's checkpoint needs.
+"""
+
+import pickle
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+from mmengine.runner import CheckpointLoader
+
+try:
+    from numpy._core import multiarray
+except ImportError:  # numpy < 2
+    from numpy.core import multiarray
+
+__all__ = ['load_checkpoint_safely', 'register_safe_loader']
+
+_ATTRIBUTES = {
+    HistoryBuffer: {'min', 'max', 'mean', 'current'},
+    OneCycleParamScheduler: {'_annealing_cos', '_annealing_linear'},
+}
+
+
+class _RefusedAttributeError(ValueError):
+    """The file asks ``getattr`` for something that no checkpoint of a Runner needs."""
+
+
+def load_checkpoint_safely(path: str | Path, map_location: str | torch.device | None = 'cpu') -> dict[str, Any]:
+    """Read a checkpoint; no code of the file runs.
+
+    Args:
+        path: A file of ``torch.save`` or mmengine's Runner, ``.safetensors``, or an http(s) address, which is
+            downloaded once into torch hub's cache.
+        map_location: As in ``torch.load``.
+
+    Returns:
+        What was saved: a Runner's checkpoint, or a plain state dict.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is corrupt, is no checkpoint, or asks for a function or class that is not allowed.
+        ModuleNotFoundError: ``.safetensors`` without the package safetensors.
+    """
+    if str(path).startswith(('http://', 'https://')):
+        path = _download(str(path))
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f'checkpoint: expected a file but found none at {path}')
+    checkpoint = (_read_safetensors if path.suffix == '.safetensors' else _read_torch)(path, map_location)
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f'checkpoint: expected a dict in {path} but got {type(checkpoint).__name__}')
+    return checkpoint
+
+
+def register_safe_loader() -> None:
+    """Make mmengine read every local file with :func:`load_checkpoint_safely`.
+
+    This covers ``load_from``, ``resume`` and ``init_cfg=dict(type='Pretrained', ...)`` of the whole process. It closes
+    the unsafe fallback of onedl-mmengine, and makes the original mmengine resume under torch >= 2.6. Loaders of other
+    prefixes (``https://``, ``s3://``, ...) stay as they are.
+    """
+    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local_safely, force=True)
+
+
+def load_from_local_safely(filename: str, map_location: str | torch.device | None = None) -> dict[str, Any]:
+    """Adapt :func:`load_checkpoint_safely` to mmengine, which logs this function's name from character 11 on."""
+    return load_checkpoint_safely(filename, map_location)
+
+
+def _read_torch(path: Path, map_location: str | torch.device | None) -> Any:
+    with path.open('rb') as file, _restricted_globals():
+        try:
+            return torch.load(file, map_location=map_location, weights_only=True)
+        except _RefusedAttributeError as error:
+            raise ValueError(_refusal(path, [str(error)])) from None
+        except Exception as error:  # what a damaged file raises depends on where it is damaged
+            refused = _refused_names(path, error)
+            if refused:
+                raise ValueError(_refusal(path, refused)) from None
+            raise ValueError(
+                f'checkpoint: expected a file written by torch.save but {path} is corrupt, truncated or of another '
+                f'kind ({type(error).__name__}); make or download it again'
+            ) from error
+
+
+def _refusal(path: Path, names: list[str]) -> str:
+    return (
+        f'checkpoint: expected only tensors and plain data in {path} but it asks for {", ".join(names)}, which could '
+        "run code, so it was not loaded; save {'state_dict': model.state_dict()} alone where you trust the file"
+    )
+
+
+def _refused_names(path: Path, error: Exception) -> list[str]:
+    """Names of functions and classes in the file that are not allowed; reads the pickle, does not run it."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return []
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except ValueError:  # torch's format before 1.6, which has no such tool
+        return re.findall(r'GLOBAL (\S+)', str(error))
+
+
+def _read_safetensors(path: Path, map_location: str | torch.device | None) -> dict[str, torch.Tensor]:
+    try:
+        from safetensors.torch import load_file
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f'checkpoint: expected the package safetensors to read {path} but found none; run '
+            '`pip install safetensors`',
+            name='safetensors',
+        ) from error
+    try:
+        return load_file(path, device=str(map_location or 'cpu'))
+    except Exception as error:  # safetensors has an exception type of its own
+        raise ValueError(f'checkpoint: expected a safetensors file but {path} is corrupt ({error})') from error
+
+
+def _download(url: str) -> Path:
+    name = Path(urlparse(url).path).name
+    path = Path(torch.hub.get_dir()) / 'checkpoints' / name
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        digest = re.search(r'-([0-9a-f]{8,})\.', name)
+        torch.hub.download_url_to_file(url, str(path), digest and digest[1])
+    return path
+
+
+@contextmanager
+def _restricted_globals() -> Iterator[None]:
+    """Allow what the process allows already, a Runner's classes, and the stand-in for ``getattr``."""
+    inherited = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    # A real getattr, allowed elsewhere in the process, would win over the stand-in.
+    torch.serialization.add_safe_globals([entry for entry in inherited if entry is not getattr] + _runner_globals())
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(inherited)
+
+
+def _runner_globals() -> list[Callable | tuple[Callable, str]]:
+    """What the checkpoints of mmengine's Runner refer to, written under numpy 1 or 2."""
+    dtypes = {type(np.dtype(code)) for code in '?bBhHiIlLqQefdSU'}
+    arrays = [
+        (function, f'{module}.multiarray.{name}')
+        for module in ('numpy.core', 'numpy._core')
+        for name, function in (('_reconstruct', multiarray._reconstruct), ('scalar', multiarray.scalar))
+    ]
+    return [*_ATTRIBUTES, np.ndarray, np.dtype, *dtypes, *arrays, (_restricted_getattr, 'builtins.getattr')]
+
+
+def _restricted_getattr(owner: Any, name: str) -> Any:
+    if isinstance(owner, type) and name in _ATTRIBUTES.get(owner, ()):
+        return getattr(owner, name)
+    raise _RefusedAttributeError(f'getattr({owner!r}, {name!r})')

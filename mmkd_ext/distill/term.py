@@ -1,0 +1,97 @@
+"""One term of a distillation objective: which two tensors, which loss."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ['Term']
+
+_EXTRAS = ('labels', 'data_samples')
+
+
+@dataclass
+class Term:
+    """A loss between a tapped tensor of the student and one of the teacher.
+
+    Attributes:
+        name: The loss appears as ``loss_<name>`` among the student's losses.
+        student: Tap of the student (:meth:`Tap.parse`).
+        teacher: Tap of the teacher.
+        loss: Module with ``forward(student, teacher, *, labels=..., data_samples=...) -> scalar``; each of the two
+            extras is passed only if the signature names it.
+        extras: Those extras that ``loss`` takes.
+
+    Raises:
+        TypeError: ``loss.forward`` cannot be called with what a term supplies.
+        ValueError: ``loss`` has trainable parameters.
+    """
+
+    name: str
+    student: str
+    teacher: str
+    loss: nn.Module
+    extras: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        signature = inspect.signature(self.loss.forward)
+        self.extras = tuple(extra for extra in _EXTRAS if extra in signature.parameters)
+        try:
+            signature.bind('student', 'teacher', **dict.fromkeys(self.extras))
+        except TypeError as error:
+            raise TypeError(
+                f'term {self.name!r}: expected a loss with forward(student, teacher, *, labels=..., data_samples=...) '
+                f'but got {type(self.loss).__name__}.forward{signature}: {error}'
+            ) from error
+        trainable = [name for name, parameter in self.loss.named_parameters() if parameter.requires_grad]
+        if trainable:
+            raise ValueError(
+                f'term {self.name!r}: expected a loss without trainable parameters but {type(self.loss).__name__} has '
+                f'{trainable}, which no optimizer would see; put what is trained into the student'
+            )
+
+    def __call__(
+        self,
+        student_features: Mapping[str, torch.Tensor],
+        teacher_features: Mapping[str, torch.Tensor],
+        data_samples: Sequence[Any] | None = None,
+    ) -> torch.Tensor:
+        """Return the scalar loss between the tapped tensors of both models.
+
+        Args:
+            student_features: Tensors by tap; this term's must need a gradient.
+            teacher_features: Tensors by tap.
+            data_samples: The batch's samples; ``labels`` are their ``gt_label`` in one tensor.
+
+        Raises:
+            RuntimeError: the student's tensor needs no gradient, the labels are missing, or the loss is no scalar.
+        """
+        student, teacher = student_features[self.student], teacher_features[self.teacher]
+        if not student.requires_grad:
+            raise RuntimeError(
+                f'term {self.name!r}: expected a tensor that needs a gradient at tap {self.student!r} of the student '
+                'but it needs none, so the term would train nothing; the tap lies in a frozen layer, or in a block '
+                'with reentrant activation checkpointing, which gives no gradient to taps inside and to blocks whose '
+                'input needs none: tap a later module, or use use_reentrant=False'
+            )
+        extras: dict[str, Any] = {}
+        if 'labels' in self.extras:
+            extras['labels'] = self._labels(data_samples).to(student.device)
+        if 'data_samples' in self.extras:
+            extras['data_samples'] = data_samples
+        loss = self.loss(student, teacher, **extras)
+        if loss.ndim != 0:
+            raise RuntimeError(f'term {self.name!r}: expected a scalar loss but got shape {tuple(loss.shape)}')
+        return loss
+
+    def _labels(self, data_samples: Sequence[Any] | None) -> torch.Tensor:
+        labels = [getattr(sample, 'gt_label', None) for sample in data_samples or ()]
+        if not labels or any(label is None for label in labels):
+            raise RuntimeError(
+                f'term {self.name!r}: expected data samples with a gt_label each, for the labels that '
+                f'{type(self.loss).__name__} takes, but the batch has none; use a loss without labels'
+            )
+        return torch.cat(labels)

@@ -1,0 +1,150 @@
+"""Correlation congruence for knowledge distillation (CCKD).
+
+Shape suffixes: N samples, D dims (all dimensions of a sample, flattened).
+"""
+
+import torch
+from torch import Tensor
+
+from mmkd_ext.functional.checks import check_choice, check_pair, check_positive, full_precision
+from mmkd_ext.functional.unit import unit_rows
+
+__all__ = ['check_correlation_settings', 'correlation_congruence', 'squared_distances']
+
+
+@full_precision
+def correlation_congruence(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    kernel: str = 'gaussian',
+    gamma: float | str = 0.4,
+    order: int | None = None,
+    normalize: bool = True,
+) -> Tensor:
+    r"""How differently a kernel relates the samples of a batch in two networks.
+
+    .. math:: \ell = \frac{1}{N^2} \sum_{ij} \big( k(s_i, s_j) - k(t_i, t_j) \big)^2
+
+    over all pairs, the diagonal included, with one of the kernels
+
+    - ``'gaussian'``: :math:`k(x, y) = e^{-\gamma \lVert x - y \rVert^2}`, or its Taylor polynomial of order :math:`P`,
+
+      .. math:: k_P(x, y) = e^{-\gamma (\lVert x \rVert^2 + \lVert y \rVert^2)}
+          \sum_{p=0}^{P} \frac{(2 \gamma\, x^\top y)^p}{p!};
+
+    - ``'bilinear'``: :math:`k(x, y) = x^\top y`;
+    - ``'mmd'``: :math:`k(x, y) = \lvert \bar x - \bar y \rvert`, bars are means over dims.
+
+    All are blind to a rotation of the features except ``'mmd'``; with ``normalize`` they are blind to the length of
+    every feature, and the Gaussian without it to a common shift.
+
+    From "Correlation Congruence for Knowledge Distillation", Peng et al., ICCV 2019, arXiv 1904.01802, Eq. 4-11.
+    The paper prints the polynomial with the prefactor :math:`e^{-2 \gamma}`. **That is valid only for features of
+    length 1**, where it equals the one above; on raw features it is not a kernel in (0, 1] but grows without bound.
+    The polynomial is off by at most :math:`(2 \gamma)^{P+1} / (P+1)!` on features of length 1 (0.047 at the paper's
+    :math:`\gamma = 0.4, P = 2`), and on others is near only while :math:`2 \gamma \lvert x^\top y \rvert \lesssim P`.
+    The exact kernel costs the same and is the default.
+
+    Args:
+        student: Features :math:`s`, shape (N, ...).
+        teacher: Features :math:`t` of the same samples, shape (N, ...); no gradient flows to them.
+        kernel: ``'gaussian'``, ``'bilinear'`` or ``'mmd'``.
+        gamma: :math:`\gamma = 1 / (2 \delta^2)` of the Gaussian; the paper's 0.4 is for features of length 1.
+            ``'median'`` takes as :math:`\delta` the median distance between the teacher's features in this batch.
+        order: :math:`P >= 1` of the Gaussian's polynomial, 2 in the paper; None for the exact kernel.
+        normalize: Scale every feature to length 1 first, as the polynomial of the paper needs. False relates raw
+            features, as the paper writes the other kernels; gradients then grow with the features, those of
+            ``'bilinear'`` with their third power.
+
+    Returns:
+        Loss, a scalar; a differentiable 0 for fewer than two samples.
+
+    Raises:
+        TypeError: If ``gamma`` is neither a number nor a word.
+        ValueError: If a setting is unknown or out of range, the numbers of samples differ, or a value is NaN
+            (:func:`check_pair`).
+    """
+    who = 'correlation_congruence'
+    check_correlation_settings(who, kernel, gamma, order)
+    check_pair(who, student, teacher)
+    if len(student) < 2:
+        return (student * 0).sum()
+    student_ND, teacher_ND = student.flatten(1), teacher.detach().flatten(1)
+    if normalize:
+        student_ND, teacher_ND = unit_rows(student_ND), unit_rows(teacher_ND)
+    width = _median_gamma(teacher_ND) if gamma == 'median' else gamma
+    student_NN, teacher_NN = (_kernel(x_ND, kernel, width, order) for x_ND in (student_ND, teacher_ND))
+    return (student_NN - teacher_NN).square().mean()
+
+
+def check_correlation_settings(who: str, kernel: str, gamma: float | str, order: int | None) -> None:
+    """Refuse settings that :func:`correlation_congruence` cannot use; modules call it when they are built.
+
+    Args:
+        who: Function or class that speaks in the error.
+        kernel: ``'gaussian'``, ``'bilinear'`` or ``'mmd'``.
+        gamma: Positive, or ``'median'``.
+        order: None, or an integer >= 1 with ``'gaussian'``.
+
+    Raises:
+        TypeError: If ``gamma`` is neither a number nor a word.
+        ValueError: If a setting is unknown or out of range.
+    """
+    check_choice(who, ('gaussian', 'bilinear', 'mmd'), kernel=kernel)
+    if isinstance(gamma, str):
+        check_choice(who, ('median',), gamma=gamma)
+    else:
+        check_positive(who, gamma=gamma)
+    if order is not None and not (kernel == 'gaussian' and isinstance(order, int) and order >= 1):
+        raise ValueError(
+            f'{who}: expected order >= 1 with the gaussian kernel, or None, but got {order!r} with {kernel!r}; '
+            f'only the Gaussian has a polynomial'
+        )
+
+
+def squared_distances(x_ND: Tensor) -> Tensor:
+    """Squared distance of every two rows, precise also far from the origin.
+
+    Args:
+        x_ND: Vectors, shape (N, D).
+
+    Returns:
+        Shape (N, N), >= 0, the diagonal 0.
+    """
+    # Distances do not see a shift, so no gradient goes through it; without it the products would drown differences.
+    x_ND = x_ND - x_ND.detach().mean(dim=0)
+    product_NN = x_ND @ x_ND.T
+    square_N = product_NN.diagonal()
+    return (square_N[:, None] + square_N - 2 * product_NN).clamp(min=0)
+
+
+def _kernel(x_ND: Tensor, kernel: str, gamma: float | Tensor, order: int | None) -> Tensor:
+    if kernel == 'bilinear':
+        return x_ND @ x_ND.T
+    if kernel == 'mmd':
+        mean_N = (x_ND - x_ND.detach().mean(dim=0)).mean(dim=1)
+        return (mean_N[:, None] - mean_N).abs()
+    if order is None:
+        return (-gamma * squared_distances(x_ND)).exp()
+    return _gaussian_polynomial(x_ND, gamma, order)
+
+
+def _gaussian_polynomial(x_ND: Tensor, gamma: float | Tensor, order: int) -> Tensor:
+    product_NN = x_ND @ x_ND.T
+    square_N = product_NN.diagonal()
+    # Every term is at most 1 in size, so summing terms cannot overflow, as Horner's scheme would for long features.
+    term_NN = (-gamma * (square_N[:, None] + square_N)).exp()
+    total_NN = term_NN
+    for power in range(1, order + 1):
+        term_NN = term_NN * (2 * gamma / power * product_NN)
+        total_NN = total_NN + term_NN
+    return total_NN
+
+
+def _median_gamma(teacher_ND: Tensor) -> Tensor:
+    """1 / (2 median^2) over pairs of samples; 1 where half of the pairs coincide and there is no scale."""
+    num_samples = len(teacher_ND)
+    first, second = torch.triu_indices(num_samples, num_samples, offset=1, device=teacher_ND.device)
+    median = squared_distances(teacher_ND)[first, second].median()
+    return torch.where(median > torch.finfo(median.dtype).eps, 0.5 / median, 1.0)

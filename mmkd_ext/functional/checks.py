@@ -1,0 +1,149 @@
+"""What several functions of this package demand of their arguments, and the precision they work in."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import ParamSpec
+
+import torch
+from torch import Tensor
+
+__all__ = ['check_choice', 'check_dims', 'check_not_negative', 'check_pair', 'check_positive', 'full_precision']
+
+P = ParamSpec('P')
+
+
+def check_positive(who: str, **values: float) -> None:
+    """Refuse a setting that is not a positive finite number.
+
+    Args:
+        who: Function or class that speaks in the error.
+        **values: The settings by name.
+
+    Raises:
+        TypeError: If a value is not a number.
+        ValueError: If a value is zero, negative, infinite or NaN.
+    """
+    for name, value in values.items():
+        _check_number(who, name, value)
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f'{who}: expected {name} > 0 but got {value}; use a positive finite number')
+
+
+def check_not_negative(who: str, **values: float) -> None:
+    """Refuse a setting that is not a finite number >= 0, such as the weight of a loss, which 0 switches off.
+
+    Args:
+        who: Function or class that speaks in the error.
+        **values: The settings by name.
+
+    Raises:
+        TypeError: If a value is not a number.
+        ValueError: If a value is negative, infinite or NaN.
+    """
+    for name, value in values.items():
+        _check_number(who, name, value)
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f'{who}: expected {name} >= 0 but got {value}; use a finite number, 0 to switch off')
+
+
+def check_choice(who: str, choices: Sequence[str], **values: str) -> None:
+    """Refuse a setting that is not one of the words in ``choices``.
+
+    Args:
+        who: Function or class that speaks in the error.
+        choices: The words allowed.
+        **values: The settings by name.
+
+    Raises:
+        ValueError: If a value is not in ``choices``.
+    """
+    for name, value in values.items():
+        if value not in choices:
+            raise ValueError(f'{who}: expected {name} in {tuple(choices)} but got {value!r}; use one of these words')
+
+
+def check_dims(who: str, layout: str, **tensors: Tensor) -> None:
+    """Refuse a tensor with another number of dimensions than ``layout`` names.
+
+    Args:
+        who: Function or class that speaks in the error.
+        layout: Names of the dimensions, such as ``'V H B C'``.
+        **tensors: The tensors by name.
+
+    Raises:
+        ValueError: If the number of dimensions differs.
+    """
+    dims = layout.split()
+    for name, tensor in tensors.items():
+        if tensor.ndim != len(dims):
+            raise ValueError(
+                f'{who}: expected {name} of shape ({", ".join(dims)}) but got {tuple(tensor.shape)}; '
+                f'add or remove dimensions'
+            )
+
+
+def check_pair(who: str, student: Tensor, teacher: Tensor) -> None:
+    """Refuse what two networks make of a batch if the samples do not pair up, or a value is NaN.
+
+    Values are looked at on the CPU only: to look, the host would have to wait for a GPU in every step. There a NaN
+    passes through into the loss, where the Runner's own check of losses, or the gradient scaler, sees it.
+
+    Args:
+        who: Function or class that speaks in the error.
+        student: What the student makes of N samples, shape (N, ...), at least two dimensions.
+        teacher: What the teacher makes of them, shape (N, ...), at least two dimensions.
+
+    Raises:
+        ValueError: If there are too few dimensions, the numbers of samples differ, or a value is NaN.
+    """
+    if student.ndim < 2 or teacher.ndim < 2 or len(student) != len(teacher):
+        raise ValueError(
+            f'{who}: expected student and teacher of shape (N, ...) with the same N but got {tuple(student.shape)}, '
+            f'{tuple(teacher.shape)}; feed both networks the same samples, one a row'
+        )
+    if torch.compiler.is_compiling():
+        return
+    for name, tensor in (('student', student), ('teacher', teacher)):
+        if tensor.device.type == 'cpu' and tensor.isnan().any():
+            raise ValueError(
+                f'{who}: expected numbers in {name} but got NaN in {int(tensor.isnan().sum())} of {tensor.numel()} '
+                f'places; look for the layer that makes them, or lower the learning rate'
+            )
+
+
+def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Run ``function`` outside autocast, its half-precision tensors upcast to float32; float64 stays float64.
+
+    Softmax at small temperatures loses the information of a loss in half precision, so every loss of this package is
+    such an island inside mixed precision training. Gradients return in the dtype of the arguments.
+
+    Args:
+        function: Takes at least one tensor, by position or by name, and returns one.
+
+    Returns:
+        The function with the same signature; its result is float32 or float64.
+
+    Raises:
+        TypeError: When called without any tensor.
+    """
+
+    @functools.wraps(function)
+    def island(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        tensor = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+        if tensor is None:
+            raise TypeError(f'{function.__name__}: expected torch tensors but got none; use torch.as_tensor')
+        with torch.autocast(device_type=tensor.device.type, enabled=False):
+            return function(*map(_upcast, args), **{name: _upcast(value) for name, value in kwargs.items()})
+
+    return island
+
+
+def _check_number(who: str, name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f'{who}: expected {name} to be a number but got {value!r}; write it as a float')
+
+
+def _upcast(value: object) -> object:
+    is_half = isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
+    return value.float() if is_half else value

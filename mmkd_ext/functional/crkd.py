@@ -1,0 +1,140 @@
+"""Class-relation knowledge distillation for novel class discovery (Cr-KD).
+
+Shape suffixes: V views, H heads, U unlabelled rows, C = K + N classes, the K known ones first. A teacher with one head
+(H = 1) teaches all heads of the student.
+"""
+
+from torch import Tensor
+
+from mmkd_ext.functional.checks import check_choice, check_dims, check_positive, full_precision
+
+__all__ = ['check_class_relation_settings', 'class_relation_kd']
+
+
+@full_precision
+def class_relation_kd(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    temperature: float = 0.1,
+    kd_temperature: float = 4.0,
+    divergence: str = 'ce',
+    weight: str = 'normalized',
+    weight_temperature: float | None = None,
+    detach_weight: bool = False,
+    scale_by_squared_temperature: bool = True,
+    weight_mean: str = 'joint',
+) -> Tensor:
+    r"""Keep what a supervised teacher knows about unlabelled samples: their relation to the known classes.
+
+    With :math:`p` the teacher's and :math:`q` the student's distribution over the *known* classes at temperature
+    :math:`\tau T`, and :math:`\eta` the mass that the student, over all classes, puts on the known ones,
+
+    .. math:: \ell_h = \frac{T^2}{V U} \sum_{v, i} g(\eta_{vhi})\, D(p_{vhi}, q_{vhi}), \qquad
+        g(\eta) = \frac{\eta}{\mathrm{mean}(\eta)}, \qquad \eta = \sum_{k \le K} \mathrm{softmax}(s / \tau_w)_k
+
+    so that samples which resemble known classes are held harder. The weight has no parameters; it learns because
+    gradient flows through :math:`\eta`, and only this way does the term reach the logits of novel classes.
+
+    From "Class-relation Knowledge Distillation for Novel Class Discovery", Gu et al., ICCV 2023, arXiv 2307.09158,
+    Eq. 4-7. Defaults are those of the official code, which differs from the paper in five ways; the paper's own loss is
+    ``divergence='kl', weight_temperature=temperature, scale_by_squared_temperature=False,
+    weight_mean='per_view_head'``, with ``kd_temperature`` such that :math:`\tau T` is the paper's :math:`t`.
+
+    Args:
+        student: Cosine logits :math:`s` of unlabelled rows, shape (V, H, U, C).
+        teacher: Cosine logits of the same crops over known classes, shape (V, H or 1, U, K); taken as constants.
+        temperature: :math:`\tau`, which the classifier is trained with.
+        kd_temperature: :math:`T`, which softens both distributions further.
+        divergence: Code ``'ce'``, cross-entropy, whose minimum is the teacher's entropy and not zero; paper ``'kl'``.
+            The values differ by that entropy times the weight, so gradients differ wherever the weight carries one.
+        weight: ``'normalized'`` for :math:`g(\eta)` as in code and paper, ``'none'`` for 1 (ablation).
+        weight_temperature: :math:`\tau_w`. Code None, meaning :math:`\tau T`, which makes weights nearly flat; paper
+            :math:`\tau`.
+        detach_weight: Code False; True takes the weight as a constant. The paper calls it learnable.
+        scale_by_squared_temperature: Code True; False leaves out :math:`T^2`, which the paper does not have.
+        weight_mean: Code ``'joint'``, one mean of :math:`\eta` over views, heads and samples; paper
+            ``'per_view_head'``, the mean over the samples of the batch.
+
+    Returns:
+        Loss of each head, shape (H,); a differentiable 0 when U = 0.
+
+    Raises:
+        TypeError: If a temperature is not a number.
+        ValueError: If a shape does not fit or a setting is unknown or out of range.
+    """
+    check_class_relation_settings(
+        'class_relation_kd', temperature, kd_temperature, divergence, weight, weight_temperature, weight_mean
+    )
+    _check_shapes(student, teacher)
+    num_views, _, num_rows, _ = student.shape
+    num_known = teacher.shape[-1]
+
+    softness = temperature * kd_temperature
+    log_p_VHUK = (teacher.detach() / softness).log_softmax(dim=-1)
+    log_q_VHUK = (student[..., :num_known] / softness).log_softmax(dim=-1)
+    log_ratio_VHUK = log_p_VHUK - log_q_VHUK if divergence == 'kl' else -log_q_VHUK
+    loss_VHU = (log_p_VHUK.exp() * log_ratio_VHUK).sum(dim=-1)
+    if weight == 'normalized':
+        weight_VHU = _known_mass_weight(student / (weight_temperature or softness), num_known, weight_mean)
+        loss_VHU = loss_VHU * (weight_VHU.detach() if detach_weight else weight_VHU)
+    scale = kd_temperature**2 if scale_by_squared_temperature else 1.0
+    return loss_VHU.sum(dim=(0, 2)) * scale / (num_views * max(num_rows, 1))
+
+
+def check_class_relation_settings(
+    who: str,
+    temperature: float,
+    kd_temperature: float,
+    divergence: str,
+    weight: str,
+    weight_temperature: float | None,
+    weight_mean: str,
+) -> None:
+    """Refuse settings that :func:`class_relation_kd` cannot use; modules call it when they are built.
+
+    Args:
+        who: Function or class that speaks in the error.
+        temperature: See :func:`class_relation_kd`, as for all that follow.
+        kd_temperature: Positive.
+        divergence: ``'ce'`` or ``'kl'``.
+        weight: ``'normalized'`` or ``'none'``.
+        weight_temperature: Positive or None.
+        weight_mean: ``'joint'`` or ``'per_view_head'``.
+
+    Raises:
+        TypeError: If a temperature is not a number.
+        ValueError: If a setting is unknown or out of range.
+    """
+    check_positive(who, temperature=temperature, kd_temperature=kd_temperature)
+    if weight_temperature is not None:
+        check_positive(who, weight_temperature=weight_temperature)
+    check_choice(who, ('ce', 'kl'), divergence=divergence)
+    check_choice(who, ('normalized', 'none'), weight=weight)
+    check_choice(who, ('joint', 'per_view_head'), weight_mean=weight_mean)
+
+
+def _known_mass_weight(scaled_logits_VHUC: Tensor, num_known: int, weight_mean: str) -> Tensor:
+    """The weight eta / mean(eta), as a softmax of log(eta): never 0 / 0, however little mass known classes have."""
+    log_eta_VHU = scaled_logits_VHUC.log_softmax(dim=-1)[..., :num_known].logsumexp(dim=-1)
+    if weight_mean == 'per_view_head':
+        return log_eta_VHU.softmax(dim=-1) * log_eta_VHU.shape[-1]
+    return log_eta_VHU.flatten().softmax(dim=0).view_as(log_eta_VHU) * log_eta_VHU.numel()
+
+
+def _check_shapes(student: Tensor, teacher: Tensor) -> None:
+    who = 'class_relation_kd'
+    check_dims(who, 'V H U C', student=student)
+    check_dims(who, 'V H U K', teacher=teacher)
+    num_views, num_heads, num_rows, num_classes = student.shape
+    fits = (
+        teacher.shape[0] == num_views
+        and teacher.shape[1] in (1, num_heads)
+        and teacher.shape[2] == num_rows
+        and 1 <= teacher.shape[3] <= num_classes
+    )
+    if not fits:
+        raise ValueError(
+            f'{who}: expected teacher of shape (V={num_views}, H={num_heads} or 1, U={num_rows}, K<={num_classes}) '
+            f'but got {tuple(teacher.shape)}; feed both networks the same crops and rows, known classes first'
+        )

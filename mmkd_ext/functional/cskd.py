@@ -1,0 +1,178 @@
+"""Category structure knowledge distillation (CSKD).
+
+Shape suffixes: N samples, D dims (all dimensions of a sample, flattened), K categories in the batch.
+"""
+
+import torch
+from torch import Tensor
+
+from mmkd_ext.functional.checks import check_choice, check_pair, full_precision
+from mmkd_ext.functional.projection import match_channels
+from mmkd_ext.functional.unit import unit_rows
+
+__all__ = ['centre_regulariser', 'inter_category', 'intra_category']
+
+
+@full_precision
+def intra_category(
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor,
+    *,
+    student_correct: Tensor | None = None,
+    teacher_correct: Tensor | None = None,
+    detach_centre: bool = False,
+    reduction: str = 'sample',
+) -> Tensor:
+    r"""How differently samples lie around the centre of their category in two networks.
+
+    .. math:: \ell = \frac{1}{N} \sum_i \big\lVert (t_i - c^t_{y_i}) - (s_i - c^s_{y_i}) \big\rVert^2
+
+    with :math:`c_y` the mean feature of category :math:`y` in the batch. Blind to where the centres are, and to
+    categories with one sample in the batch; not to a rotation or a scale, because vectors are compared.
+
+    From "Improving Knowledge Distillation via Category Structure", Chen et al., ECCV 2020, Section 3; the paper's
+    normalisation is not stated in what could be read, a mean over samples is our reading. The official code
+    (xeanzheng/CSKD) uses ``detach_centre=True, reduction='official'`` and, on features but not on logits, centres of
+    correctly classified samples. Detaching matters with such centres only: otherwise the deviations from a centre
+    cancel, and so does the gradient through it.
+
+    Features of different width are compared after :func:`~mmkd_ext.functional.projection.match_channels`, where the
+    official code trains a 1x1 convolution on the student.
+
+    Args:
+        student: Features or logits :math:`s`, shape (N, C, ...).
+        teacher: The same of the teacher, :math:`t`, shape (N, C', ...); no gradient flows to them.
+        labels: Integer categories :math:`y`, shape (N,); samples with a negative label take no part.
+        student_correct: Samples that count for the student's centres, shape (N,), bool: those that it classifies
+            correctly. A category without any has no centre, and its samples no deviation. None for all samples.
+        teacher_correct: The same for the teacher's centres.
+        detach_centre: Take the student's centres as constants.
+        reduction: ``'sample'`` as above, ``'element'`` divides by D as well, ``'official'`` by :math:`D^2`.
+
+    Returns:
+        Loss, a scalar; a differentiable 0 for fewer than two samples.
+
+    Raises:
+        ValueError: If shapes do not fit, ``reduction`` is unknown, or a value is NaN (:func:`check_pair`).
+    """
+    who = 'intra_category'
+    check_choice(who, ('sample', 'element', 'official'), reduction=reduction)
+    check_pair(who, student, teacher)
+    _check_labels(who, labels, len(student))
+    if student.shape[2:] != teacher.shape[2:]:
+        raise ValueError(
+            f'{who}: expected maps of one size but got student {tuple(student.shape)}, teacher '
+            f'{tuple(teacher.shape)}; pool both to one size'
+        )
+    if len(student) < 2:
+        return (student * 0).sum()
+    student_ND, teacher_ND = (x.flatten(1) for x in match_channels(student, teacher.detach()))
+    same_NN = _same_category(labels)
+    gap_ND = _deviations(teacher_ND, same_NN, teacher_correct) - _deviations(
+        student_ND, same_NN, student_correct, detach_centre
+    )
+    num_dims = gap_ND.shape[1]
+    divisor = {'sample': 1, 'element': num_dims, 'official': num_dims**2}[reduction]
+    return gap_ND.square().sum() / (divisor * (labels >= 0).sum().clamp(min=1))
+
+
+@full_precision
+def inter_category(student: Tensor, teacher: Tensor, labels: Tensor, *, reduction: str = 'mean') -> Tensor:
+    r"""How differently the centres of categories are turned towards each other in two networks.
+
+    .. math:: \ell = \frac{1}{K^2} \sum_{ab} \big( \cos(c^t_a, c^t_b) - \cos(c^s_a, c^s_b) \big)^2
+
+    over the :math:`K` categories of the batch, :math:`c` their mean features. Blind to rotation, to the lengths of
+    centres, and to everything inside a category; widths may differ. A centre at zero has no direction, its cosines
+    are 0.
+
+    From "Improving Knowledge Distillation via Category Structure", Chen et al., ECCV 2020, Section 3. The official code
+    divides by :math:`K^3` and returns NaN for a centre at zero.
+
+    The sum runs over pairs of samples, each weighted by one over the sizes of its two categories: so nothing depends on
+    how many categories there are, which on a GPU the host would have to wait for.
+
+    Args:
+        student: Features or logits, shape (N, ...).
+        teacher: The same of the teacher, shape (N, ...); no gradient flows to them.
+        labels: Integer categories, shape (N,); samples with a negative label take no part.
+        reduction: ``'mean'`` as above, ``'official'`` divides by :math:`K` once more.
+
+    Returns:
+        Loss, a scalar; a differentiable 0 for fewer than two samples.
+
+    Raises:
+        ValueError: If shapes do not fit, ``reduction`` is unknown, or a value is NaN (:func:`check_pair`).
+    """
+    who = 'inter_category'
+    check_choice(who, ('mean', 'official'), reduction=reduction)
+    check_pair(who, student, teacher)
+    _check_labels(who, labels, len(student))
+    if len(student) < 2:
+        return (student * 0).sum()
+    same_NN = _same_category(labels)
+    student_NN, teacher_NN = (_cosines(_centres(x.flatten(1), same_NN)) for x in (student, teacher.detach()))
+    # One over the size of the sample's category, so that every category weighs 1; 0 without a label.
+    weight_N = same_NN.diagonal() / same_NN.sum(dim=1).clamp(min=1).to(student.dtype)
+    num_categories = weight_N.sum().clamp(min=1)
+    total = weight_N @ (student_NN - teacher_NN).square() @ weight_N
+    return total / num_categories ** (3 if reduction == 'official' else 2)
+
+
+@full_precision
+def centre_regulariser(student: Tensor, labels: Tensor) -> Tensor:
+    r"""How far the student's samples lie from the centre of their category, whatever the teacher says.
+
+    .. math:: \ell = \frac{1}{N D} \sum_i \lVert s_i - c^s_{y_i} \rVert^2
+
+    The official code of CSKD adds this to its loss with a weight (0.1) that far outweighs the terms which transfer
+    anything, and the paper's description does not name it. It is a function of its own, so that nobody uses it by
+    accident. Whether the centre is a constant makes no difference: deviations from a mean cancel.
+
+    Args:
+        student: Logits, shape (N, ...).
+        labels: Integer categories, shape (N,); samples with a negative label take no part.
+
+    Returns:
+        Loss, a scalar.
+
+    Raises:
+        ValueError: If shapes do not fit or a value is NaN (:func:`check_pair`).
+    """
+    who = 'centre_regulariser'
+    check_pair(who, student, student)
+    _check_labels(who, labels, len(student))
+    deviation_ND = _deviations(student.flatten(1), _same_category(labels))
+    return deviation_ND.square().sum() / ((labels >= 0).sum().clamp(min=1) * deviation_ND.shape[1])
+
+
+def _check_labels(who: str, labels: Tensor, num_samples: int) -> None:
+    if labels.shape != (num_samples,) or labels.is_floating_point():
+        raise ValueError(
+            f'{who}: expected integer labels of shape ({num_samples},) but got {labels.dtype} of shape '
+            f'{tuple(labels.shape)}; pass one category a sample'
+        )
+
+
+def _same_category(labels_N: Tensor) -> Tensor:
+    return (labels_N[:, None] == labels_N) & (labels_N >= 0)
+
+
+def _deviations(x_ND: Tensor, same_NN: Tensor, counts_N: Tensor | None = None, detach_centre: bool = False) -> Tensor:
+    """Samples minus their category's centre; the batch's common offset goes first, it would drown the differences."""
+    x_ND = x_ND - x_ND.detach().mean(dim=0)
+    centre_ND = _centres(x_ND, same_NN if counts_N is None else same_NN & counts_N)
+    return x_ND - (centre_ND.detach() if detach_centre else centre_ND)
+
+
+def _centres(x_ND: Tensor, member_NN: Tensor) -> Tensor:
+    """For every sample the mean of the samples marked in its row; itself where none is."""
+    count_N1 = member_NN.sum(dim=1, keepdim=True)
+    mean_ND = (member_NN.to(x_ND.dtype) @ x_ND) / count_N1.clamp(min=1)
+    return torch.where(count_N1 > 0, mean_ND, x_ND)
+
+
+def _cosines(x_ND: Tensor) -> Tensor:
+    unit_ND = unit_rows(x_ND)
+    return unit_ND @ unit_ND.T

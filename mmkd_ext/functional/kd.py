@@ -1,0 +1,49 @@
+"""Knowledge distillation by softened predictions.
+
+Shape suffixes: N samples, C classes.
+"""
+
+from torch import Tensor
+from torch.nn import functional
+
+from mmkd_ext.functional.checks import check_dims, check_positive, full_precision
+
+__all__ = ['soft_target']
+
+
+@full_precision
+def soft_target(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    r"""Divergence of the student's softened prediction from the teacher's.
+
+    .. math:: \ell = \frac{T^2}{N} \sum_n \mathrm{KL}(p_n \| q_n), \qquad
+        p = \mathrm{softmax}(t / T), \quad q = \mathrm{softmax}(s / T)
+
+    :math:`T^2` keeps the size of the gradient when :math:`T` changes.
+
+    From "Distilling the Knowledge in a Neural Network", Hinton et al., 2015, arXiv 1503.02531, Section 2; KL instead of
+    cross-entropy, so that the minimum is zero.
+
+    Args:
+        student: Logits :math:`s`, shape (N, C).
+        teacher: Logits :math:`t`, shape (N, C); no gradient flows to them.
+        temperature: :math:`T`; the paper tries 1 to 20.
+
+    Returns:
+        Loss, a scalar; 0 for an empty batch.
+
+    Raises:
+        ValueError: If shapes differ or ``temperature`` is not positive.
+    """
+    who = 'soft_target'
+    check_positive(who, temperature=temperature)
+    check_dims(who, 'N C', student=student, teacher=teacher)
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f'{who}: expected logits over the same classes but got student {tuple(student.shape)}, '
+            f'teacher {tuple(teacher.shape)}; train both networks on the same classes'
+        )
+
+    log_p_NC = (teacher.detach() / temperature).log_softmax(dim=-1)
+    log_q_NC = (student / temperature).log_softmax(dim=-1)
+    divergence = functional.kl_div(log_q_NC, log_p_NC, reduction='sum', log_target=True)
+    return divergence * temperature**2 / max(len(student), 1)

@@ -1,0 +1,110 @@
+"""Unit prototypes: one learnable direction per class.
+
+Shape legend: H heads, N prototypes, D dims.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmkd_ext.functional.checks import full_precision
+
+__all__ = ['Prototypes', 'unit_rows']
+
+
+@torch.no_grad()
+def unit_rows(weight: Tensor) -> Tensor:
+    """Divide each row by its L2 norm, idempotent to the bit.
+
+    A row whose norm is 1 up to rounding (4 machine epsilons) is returned as it is, so a second call changes nothing:
+    training resumed from saved unit prototypes sees the very weights that uninterrupted training sees. The official
+    code divides again, which moves last bits. A zero row stays zero; a row shorter than 1e-12 is divided by 1e-12.
+
+    Args:
+        weight: (..., D), any floating dtype.
+
+    Returns:
+        Same shape and dtype, without gradient.
+    """
+    # Float64 and a cascaded sum, or the norm's own rounding would exceed the tolerance for large D.
+    # Apple's devices have no float64.
+    norm_dtype = torch.float32 if weight.device.type == 'mps' else torch.float64
+    norm = weight.to(norm_dtype).square().sum(dim=-1, keepdim=True).sqrt()
+    is_unit = (norm - 1).abs() <= 4 * torch.finfo(weight.dtype).eps
+    return torch.where(is_unit, weight, weight / norm.clamp_min(1e-12).to(weight.dtype))
+
+
+def _save_unit_rows(module: nn.Module, state_dict: dict[str, Any], prefix: str, _: dict[str, Any]) -> None:
+    """State-dict hook: put normalised copies in place of the prototypes.
+
+    Live entries stay: those of ``keep_vars=True``, and those of a frozen module, because mmengine's averaged models
+    write their averages through ``state_dict()``.
+    """
+    entry = state_dict[prefix + 'weight']
+    if module.weight.requires_grad and not isinstance(entry, nn.Parameter):
+        state_dict[prefix + 'weight'] = unit_rows(entry)
+
+
+@full_precision
+def _cosine(features: Tensor, unit_weight: Tensor) -> Tensor:
+    return F.normalize(features, dim=-1) @ unit_weight.to(features.dtype).mT
+
+
+class Prototypes(nn.Module):
+    r"""Cosine of features to prototypes :math:`c_n`: logits :math:`\langle x / |x|, c_n \rangle` in [-1, 1].
+
+    The prototypes are unit vectors by an invariant, not by a reparametrisation, as in UNO (arXiv 2108.08536) and
+    Cr-KD (arXiv 2307.09158): the model calls :meth:`normalize_` at the start of each training step, after which the
+    forward is a plain linear map whose leaf is :attr:`weight`. Hence the gradient has a radial part too. Between an
+    optimizer step and the next :meth:`normalize_` the live rows are not unit; evaluation normalises them on the fly,
+    and ``state_dict()`` holds normalised copies. The official code evaluates and saves them as they are.
+
+    The product is computed in float32 inside autocast: cosines are soon divided by 0.05, which would turn the
+    rounding of bfloat16 into errors of several per cent of a probability.
+
+    Args:
+        in_channels: D, dimension of the features.
+        num_prototypes: N, prototypes of each head.
+        num_heads: H, number of independent sets of prototypes; ``None`` for one set without the head
+            axis.
+        normalize_at_eval: Whether evaluation uses unit prototypes. ``False`` takes :attr:`weight` as loaded.
+
+    Attributes:
+        weight (nn.Parameter): (N, D) or (H, N, D).
+    """
+
+    def __init__(
+        self, in_channels: int, num_prototypes: int, num_heads: int | None = None, *, normalize_at_eval: bool = True
+    ) -> None:
+        super().__init__()
+        shape = (num_prototypes, in_channels) if num_heads is None else (num_heads, num_prototypes, in_channels)
+        if min(shape) < 1:
+            raise ValueError(f'Prototypes: expected positive sizes but got {shape}; check the channels and classes')
+        self.normalize_at_eval = normalize_at_eval
+        self.weight = nn.Parameter(torch.empty(shape))
+        nn.init.uniform_(self.weight, -1 / math.sqrt(in_channels), 1 / math.sqrt(in_channels))
+        self._register_state_dict_hook(_save_unit_rows)
+
+    @torch.no_grad()
+    def normalize_(self) -> None:
+        """Make the live prototypes unit, in place; a second call changes no bit (:func:`unit_rows`)."""
+        self.weight.copy_(unit_rows(self.weight))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Compute cosine logits.
+
+        Args:
+            features: (..., D), or (H, B, D) with heads; need not be normalised.
+
+        Returns:
+            (..., N) or (H, B, N), float32 for half and bfloat16 features, else the dtype of the features.
+        """
+        use_live = self.training or not self.normalize_at_eval
+        return _cosine(features, self.weight if use_live else unit_rows(self.weight))
+
+    def extra_repr(self) -> str:
+        """Describe the shape of the prototypes."""
+        return f'shape={tuple(self.weight.shape)}, normalize_at_eval={self.normalize_at_eval}'

@@ -1,0 +1,107 @@
+"""What the losses between relations of samples have in common."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmkd_ext.functional.checks import check_not_negative
+from mmkd_ext.functional.gather import gather_with_grad
+
+__all__ = ['LabelledRelationLoss', 'RelationLoss']
+
+
+class RelationLoss(nn.Module):
+    """A relation between the samples of a batch, times a weight; on request between those of all processes.
+
+    Subclasses define :meth:`relation`.
+
+    With ``gather=True`` every process computes the same loss of the joint batch, and the mean that
+    ``DistributedDataParallel`` takes of gradients makes the update exactly that of one process with the whole batch
+    (:func:`~mmkd_ext.functional.gather_with_grad`). Without it, relations between samples of different processes are
+    not compared: with 32 samples and more on each that changes little, with few it is another objective.
+
+    Args:
+        loss_weight: Factor of the term.
+        gather: Relate the samples of all processes.
+        **settings: Settings of the relation by name, for ``print(module)``.
+
+    Raises:
+        TypeError: If ``loss_weight`` is not a number.
+        ValueError: If ``loss_weight`` is negative or not finite.
+    """
+
+    def __init__(self, loss_weight: float = 1.0, *, gather: bool = False, **settings: Any) -> None:
+        super().__init__()
+        check_not_negative(type(self).__name__, loss_weight=loss_weight)
+        self.loss_weight = loss_weight
+        self.gather = gather
+        self.settings = settings
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Compute the weighted loss of one batch.
+
+        Args:
+            student: What the student makes of N samples, shape (N, ...).
+            teacher: What the teacher makes of them, shape (N, ...).
+
+        Returns:
+            Scalar, float32 or float64.
+
+        Raises:
+            ValueError: If shapes do not fit or a value is NaN.
+        """
+        if self.gather:
+            student, teacher = gather_with_grad(student), gather_with_grad(teacher)
+        return self.loss_weight * self.relation(student, teacher)
+
+    def relation(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Compare the two networks; what :meth:`forward` weighs.
+
+        Args:
+            student: Shape (N, ...).
+            teacher: Shape (N, ...).
+
+        Returns:
+            Scalar.
+        """
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        """Settings, as ``print(module)`` shows them."""
+        settings = {'loss_weight': self.loss_weight, 'gather': self.gather, **self.settings}
+        return ', '.join(f'{name}={value!r}' for name, value in settings.items())
+
+
+class LabelledRelationLoss(RelationLoss):
+    """A :class:`RelationLoss` that also needs to know the class of each sample."""
+
+    def forward(self, student: Tensor, teacher: Tensor, *, labels: Tensor) -> Tensor:
+        """Compute the weighted loss of one batch.
+
+        Args:
+            student: What the student makes of N samples, shape (N, ...).
+            teacher: What the teacher makes of them, shape (N, ...).
+            labels: Integer labels, shape (N,); samples with a negative label take no part.
+
+        Returns:
+            Scalar, float32 or float64.
+
+        Raises:
+            ValueError: If shapes do not fit or a value is NaN.
+        """
+        if self.gather:
+            student, teacher, labels = map(gather_with_grad, (student, teacher, labels))
+        return self.loss_weight * self.relation(student, teacher, labels)
+
+    def relation(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        """Compare the two networks; what :meth:`forward` weighs.
+
+        Args:
+            student: Shape (N, ...).
+            teacher: Shape (N, ...).
+            labels: Shape (N,).
+
+        Returns:
+            Scalar.
+        """
+        raise NotImplementedError

@@ -1,0 +1,47 @@
+"""Correlation congruence (CCKD) as a term of a training."""
+
+from torch import Tensor
+
+from mmkd_ext.functional.cckd import check_correlation_settings, correlation_congruence
+from mmkd_ext.losses.base import RelationLoss
+from mmkd_ext.registry import MODELS
+
+__all__ = ['CCKDLoss']
+
+
+@MODELS.register_module()
+class CCKDLoss(RelationLoss):
+    """:func:`~mmkd_ext.functional.correlation_congruence` times a weight.
+
+    The paper's objective, ``alpha`` CE + (1 - ``alpha``) KD + ``beta`` CC, is a matter of weights: ``alpha`` is the
+    ``loss_weight`` of the student's own loss, 1 - ``alpha`` that of a :class:`SoftTargetLoss`, ``beta`` the one here.
+
+    Args:
+        loss_weight: ``beta``; 100 is the value published with a faithful form of the loss (KD-Zoo).
+        kernel: As in the function, like all that follow.
+        gamma: See there.
+        order: See there.
+        normalize: See there.
+        gather: Relate the samples of all processes (:class:`RelationLoss`).
+
+    Raises:
+        TypeError: If ``gamma`` or ``loss_weight`` is not a number.
+        ValueError: If a setting is unknown or out of range.
+    """
+
+    def __init__(
+        self,
+        loss_weight: float = 100.0,
+        *,
+        kernel: str = 'gaussian',
+        gamma: float | str = 0.4,
+        order: int | None = None,
+        normalize: bool = True,
+        gather: bool = False,
+    ) -> None:
+        check_correlation_settings('CCKDLoss', kernel, gamma, order)
+        super().__init__(loss_weight, gather=gather, kernel=kernel, gamma=gamma, order=order, normalize=normalize)
+
+    def relation(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Compare as the function does."""
+        return correlation_congruence(student, teacher, **self.settings)

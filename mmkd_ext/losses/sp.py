@@ -1,0 +1,31 @@
+"""Similarity-preserving knowledge distillation (SP) as a term of a training."""
+
+from torch import Tensor
+
+from mmkd_ext.functional.sp import similarity_preserving
+from mmkd_ext.losses.base import RelationLoss
+from mmkd_ext.registry import MODELS
+
+__all__ = ['SPLoss']
+
+
+@MODELS.register_module()
+class SPLoss(RelationLoss):
+    """:func:`~mmkd_ext.functional.similarity_preserving` times a weight.
+
+    Args:
+        loss_weight: The paper's gamma, 3000 for batches of 128. The loss shrinks as one over the batch: scale the
+            weight up with the batch, over all processes if they are gathered.
+        gather: Relate the samples of all processes (:class:`RelationLoss`).
+
+    Raises:
+        TypeError: If ``loss_weight`` is not a number.
+        ValueError: If ``loss_weight`` is negative or not finite.
+    """
+
+    def __init__(self, loss_weight: float = 3000.0, *, gather: bool = False) -> None:
+        super().__init__(loss_weight, gather=gather)
+
+    def relation(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Compare as the function does."""
+        return similarity_preserving(student, teacher)

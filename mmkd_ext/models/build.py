@@ -1,0 +1,79 @@
+"""Builds a model from a config of any OpenMMLab project, and loads its weights with a report."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.hub import get_config
+from torch import nn
+
+from mmkd_ext.checkpoint import load_checkpoint_safely
+from mmkd_ext.registry import MODELS
+
+__all__ = ['LoadReport', 'build_model_from_config', 'load_weights']
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What :func:`load_weights` did.
+
+    Attributes:
+        matched: Number of entries of the model's state dict that were loaded: all of them.
+        unexpected: Entries of the file that the model has no place for.
+    """
+
+    matched: int
+    unexpected: list[str]
+
+
+def build_model_from_config(config: str | Path) -> nn.Module:
+    """Build ``model`` of a config file as the Runner would: under its ``default_scope``, with its data preprocessor.
+
+    Args:
+        config: Path of a config file, or ``'<package>::<path>'`` for one that an installed package ships.
+
+    Raises:
+        FileNotFoundError: There is no such config.
+        ValueError: The config has no ``model``.
+    """
+    cfg = get_config(str(config)) if '::' in str(config) else Config.fromfile(config)
+    if 'model' not in cfg:
+        raise ValueError(f'build_model_from_config: expected a config with a model but {config} has {sorted(cfg)}')
+    model: dict[str, Any] = cfg.model
+    if 'data_preprocessor' in cfg:
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    if 'default_scope' in cfg:
+        model.setdefault('_scope_', cfg.default_scope)
+    return MODELS.build(model)
+
+
+def load_weights(model: nn.Module, path: str | Path, who: str = 'model') -> LoadReport:
+    """Load every parameter and buffer of ``model`` from a checkpoint, safely.
+
+    Entries that only the file has are allowed: a teacher may lack the head that its checkpoint was trained with.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is refused or corrupt (:func:`load_checkpoint_safely`).
+        RuntimeError: The file lacks an entry of the model, or one has another shape.
+    """
+    checkpoint = load_checkpoint_safely(path)
+    weights: dict[str, torch.Tensor] = checkpoint.get('state_dict', checkpoint)
+    stranger = f'{who}: expected the weights of a {type(model).__name__} but {path} is of another architecture; '
+    try:
+        result = model.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise RuntimeError(f'{stranger}{error}') from error
+    names = model.state_dict().keys()
+    if result.missing_keys:
+        raise RuntimeError(
+            f'{stranger}{len(names & weights.keys())} of {len(names)} entries match, missing are '
+            f'{_some(result.missing_keys)}, unexpected are {_some(result.unexpected_keys)}'
+        )
+    return LoadReport(len(names), list(result.unexpected_keys))
+
+
+def _some(names: list[str]) -> str:
+    return ', '.join(names[:10]) + (f' and {len(names) - 10} more' if len(names) > 10 else '') if names else 'none'

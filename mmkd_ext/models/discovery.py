@@ -1,0 +1,103 @@
+"""The parts of the discovery objective that depend on who is labelled.
+
+Shape legend: V views, L large views (the first L of V), H heads, B batch rows, K known classes, C = known and novel
+classes. Labels are 0..K-1, or -1 for an unlabelled row, and live on the CPU, where choosing rows by them stalls no
+accelerator.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ['batch_labels', 'discovery_targets', 'known_class_loss']
+
+
+def batch_labels(data_samples: Sequence[BaseDataElement] | None, *, num_rows: int, num_known: int) -> Tensor:
+    """Collect the labels of a training batch on the CPU.
+
+    ``MultiViewDataPreprocessor`` leaves them there; those of another preprocessor are copied back.
+
+    Args:
+        data_samples: B samples with ``gt_label`` (1,), int64, in 0..K-1, or -1 when unlabelled.
+        num_rows: B, images in each view.
+        num_known: K.
+
+    Returns:
+        (B,), int64.
+
+    Raises:
+        TypeError: Samples or labels are missing.
+        ValueError: The number of labels is not B, or a label is not below K.
+    """
+    if data_samples is None or not all('gt_label' in sample for sample in data_samples):
+        raise TypeError(
+            'NCDClassifier: expected data_samples with gt_label (-1 when unlabelled) to compute a loss but some are '
+            'missing; end the pipeline with PackInputs'
+        )
+    labels_B = torch.cat([sample.gt_label for sample in data_samples]).cpu()
+    if len(labels_B) != num_rows:
+        raise ValueError(
+            f'NCDClassifier: expected one label per row but got {len(labels_B)} labels for {num_rows} rows; '
+            'use single-label samples'
+        )
+    if int(labels_B.max()) >= num_known:
+        raise ValueError(
+            f'NCDClassifier: expected labels below the {num_known} known classes but got {int(labels_B.max())}: '
+            'a label of an unlabelled class reached training; wrap the dataset in NovelClassSplit with hide_labels=True'
+        )
+    return labels_B
+
+
+def known_class_loss(logits_VBK: Tensor, labels_B: Tensor, *, temperature: float) -> Tensor:
+    """Cross-entropy of the labelled rows, averaged over views: the supervised stage of UNO and Cr-KD.
+
+    Args:
+        logits_VBK: (V, B, K), cosines, float32 or float64.
+        labels_B: (B,), int64 on the CPU, -1 for unlabelled rows, which do not count.
+        temperature: tau, divisor of the logits.
+
+    Returns:
+        (), nats; a differentiable 0 when no row is labelled.
+    """
+    num_views, _, _ = logits_VBK.shape
+    num_terms = num_views * max(int((labels_B >= 0).sum()), 1)
+    labels = labels_B.to(logits_VBK.device, non_blocking=True).repeat(num_views)
+    loss = F.cross_entropy(logits_VBK.flatten(0, 1) / temperature, labels, ignore_index=-1, reduction='sum')
+    return loss / num_terms
+
+
+@torch.no_grad()
+def discovery_targets(
+    logits_VHBC: Tensor,
+    labels_B: Tensor,
+    *,
+    num_known: int,
+    num_large: int,
+    assign: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Soft targets of UNO (arXiv 2108.08536, eq. 4 and 5): one-hot for labelled rows, an assignment for the others.
+
+    Each large view and head assigns the unlabelled rows of the batch to novel classes on its own. The classes of the
+    other kind get probability 0.
+
+    Args:
+        logits_VHBC: (V, H, B, C), known classes first.
+        labels_B: (B,), int64 on the CPU, -1 for unlabelled rows.
+        num_known: K.
+        num_large: L; targets of the other views are zero, nothing learns from them.
+        assign: Maps novel logits (L, H, U, C - K) to probabilities, for U >= 0 unlabelled rows.
+
+    Returns:
+        (V, H, B, C), rows of large views sum to 1; dtype and device of the logits.
+    """
+    device, num_classes = logits_VHBC.device, logits_VHBC.shape[-1]
+    unlabelled_U = (labels_B < 0).nonzero().squeeze(1).to(device, non_blocking=True)
+    labels_B1 = labels_B.to(device, non_blocking=True).unsqueeze(1)
+    targets_VHBC = torch.zeros_like(logits_VHBC)
+    targets_VHBC[:num_large] = labels_B1 == torch.arange(num_classes, device=device)
+    novel_LHUN = logits_VHBC[:num_large, :, unlabelled_U, num_known:]
+    targets_VHBC[:num_large, :, unlabelled_U, num_known:] = assign(novel_LHUN).to(targets_VHBC.dtype)
+    return targets_VHBC

@@ -1,0 +1,98 @@
+"""The points of training curves, in plain containers that a checkpoint and a JSON file can hold."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ['CurveHistory']
+
+_Curves = dict[str, list[list[float]]]
+
+_METRICS = ('novel_acc', 'v2_all', 'v2_known', 'v2_novel', 'known_acc')
+"""Last parts of the metric keys that are followed over training."""
+
+
+class CurveHistory:
+    """Mean losses and main metrics over the progress of training.
+
+    Args:
+        state: What :meth:`state` returned; empty history when ``None``.
+
+    Attributes:
+        progress_name: What progress counts: 'epoch' or 'iteration'.
+        losses: Name -> [[progress, value], ...], progress ascending.
+        metrics: Same.
+    """
+
+    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
+        state = state or {}
+        self.progress_name: str = state.get('progress_name', 'epoch')
+        self.losses: _Curves = {name: list(points) for name, points in state.get('losses', {}).items()}
+        self.metrics: _Curves = {name: list(points) for name, points in state.get('metrics', {}).items()}
+        self._sums: dict[str, torch.Tensor | float] = defaultdict(float)
+        self._num_iters = 0
+
+    @classmethod
+    def load(cls, path: Path) -> 'CurveHistory':
+        """Read the history that :meth:`save` wrote; empty when there is no such file."""
+        return cls(json.loads(path.read_text()) if path.is_file() else None)
+
+    def save(self, path: Path) -> None:
+        """Write the history as JSON, whole or not at all: a run may be killed at any moment."""
+        draft = path.with_suffix('.tmp')
+        draft.write_text(json.dumps(self.state(), indent=1))
+        draft.replace(path)
+
+    def state(self) -> dict[str, Any]:
+        """Return the history as dicts, lists, strings and floats."""
+        return {'progress_name': self.progress_name, 'losses': self.losses, 'metrics': self.metrics}
+
+    def observe(self, outputs: Mapping[str, Any]) -> None:
+        """Add up the losses of one iteration, without waiting for the device.
+
+        Args:
+            outputs: Result of a training step; entries whose name contains 'loss' count, tensors () or floats.
+        """
+        self._num_iters += 1
+        for name, value in outputs.items():
+            if 'loss' in name:
+                self._sums[name] += value.detach() if isinstance(value, torch.Tensor) else value
+
+    def add_losses(self, progress: float) -> None:
+        """Append the mean of what was observed since the last call; nothing if nothing was.
+
+        Args:
+            progress: Epochs or iterations done.
+        """
+        for name, total in self._sums.items():
+            self.losses.setdefault(name, []).append([progress, float(total) / self._num_iters])
+        self._sums.clear()
+        self._num_iters = 0
+
+    def add_metrics(self, progress: float, metrics: Mapping[str, Any]) -> None:
+        """Append the main metrics.
+
+        Args:
+            progress: Epochs or iterations done.
+            metrics: Results of ``NovelClassMetric``.
+        """
+        for name, value in metrics.items():
+            if name.split('/')[-1] in _METRICS:
+                self.metrics.setdefault(name, []).append([progress, float(value)])
+
+    def fill_up(self, other: 'CurveHistory', until: float) -> None:
+        """Add the points of another history that are missing here.
+
+        Args:
+            other: History of the same training.
+            until: Progress after which points of ``other`` do not count: training resumes there.
+        """
+        for mine, theirs in ((self.losses, other.losses), (self.metrics, other.metrics)):
+            for name, points in theirs.items():
+                values = {progress: value for progress, value in points if progress <= until}
+                values |= dict(mine.get(name, []))
+                mine[name] = [list(point) for point in sorted(values.items())]

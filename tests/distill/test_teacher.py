@@ -1,0 +1,73 @@
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from mmkd_ext.distill import FrozenTeacher
+
+
+@pytest.fixture
+def model():
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 2))
+
+
+def test_features_are_those_of_the_model_in_eval_mode_without_graph(model):
+    x = torch.randn(8, 3)
+    teacher = FrozenTeacher(model, ['1', '3:in'])
+    features = teacher.features(x)
+    expected = copy.deepcopy(model).eval()[:2](x)
+    torch.testing.assert_close(features['1'], expected, rtol=0, atol=0)
+    torch.testing.assert_close(features['3:in'], expected, rtol=0, atol=0)
+    assert not features['1'].requires_grad
+
+
+def test_nothing_changes(model):
+    model[1](torch.randn(5, 4))  # statistics that a train-mode forward would move
+    before = copy.deepcopy(model.state_dict())
+    teacher = FrozenTeacher(model, ['3'])
+    for _ in range(3):
+        teacher.features(torch.randn(8, 3))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_invisible_to_the_module_that_holds_it(model):
+    student = nn.Linear(2, 2)
+    student.teacher = FrozenTeacher(model, ['3'])
+    assert set(student.state_dict()) == {'weight', 'bias'}
+    assert len(list(student.parameters())) == 2
+    student.train()
+    assert not model.training
+
+
+def test_copies_of_the_student_share_it_and_it_still_records(model):
+    student = nn.Linear(2, 2)
+    student.teacher = FrozenTeacher(model, ['3'])
+    ema = copy.deepcopy(student)
+    assert ema.teacher is student.teacher
+    x = torch.randn(2, 3)
+    assert torch.equal(ema.teacher.features(x)['3'], student.teacher.features(x)['3'])
+
+
+def test_pickles(model):
+    teacher = FrozenTeacher(model, ['3'])
+    x = torch.randn(2, 3)
+    assert torch.equal(pickle.loads(pickle.dumps(teacher)).features(x)['3'], teacher.features(x)['3'])
+
+
+def test_runs_in_the_autocast_of_the_caller(model):
+    with torch.autocast('cpu', torch.bfloat16):
+        features = FrozenTeacher(model, ['3']).features(torch.randn(2, 3))
+    assert features['3'].dtype == torch.bfloat16
+
+
+def test_moves_to_a_device(model):
+    assert FrozenTeacher(model, ['3']).to('meta').model[0].weight.device.type == 'meta'
+
+
+def test_messages_name_the_teacher(model):
+    with pytest.raises(KeyError, match='teacher: expected a module'):
+        FrozenTeacher(model, ['neck'])

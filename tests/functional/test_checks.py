@@ -1,0 +1,76 @@
+"""The checks name the speaker, the argument and the value; the precision island does what it says."""
+
+import inspect
+import math
+
+import pytest
+import torch
+
+from mmkd_ext.functional.checks import check_choice, check_dims, check_not_negative, check_positive, full_precision
+
+
+def test_good_values_pass():
+    check_positive('who', a=1, b=0.5)
+    check_not_negative('who', a=0, b=0.5)
+    check_choice('who', ('x', 'y'), word='x')
+    check_dims('who', 'N D', x=torch.zeros(2, 3), y=torch.zeros(0, 1))
+
+
+@pytest.mark.parametrize('value', [0, -1.0, math.nan, math.inf])
+def test_not_positive(value):
+    with pytest.raises(ValueError, match=f'^who: expected size > 0 but got {value}; use a positive finite number$'):
+        check_positive('who', size=value)
+
+
+@pytest.mark.parametrize('value', [-1.0, math.nan, math.inf])
+def test_negative(value):
+    with pytest.raises(ValueError, match=f'^who: expected size >= 0 but got {value}; use a finite number'):
+        check_not_negative('who', size=value)
+
+
+@pytest.mark.parametrize('check', [check_positive, check_not_negative])
+@pytest.mark.parametrize('value', ['1', None, True])
+def test_not_a_number(check, value):
+    with pytest.raises(TypeError, match=f'^who: expected size to be a number but got {value!r}; write it as a float$'):
+        check('who', size=value)
+
+
+def test_not_a_choice():
+    with pytest.raises(ValueError, match=r"^who: expected word in \('x', 'y'\) but got 'z'; use one of these words$"):
+        check_choice('who', ('x', 'y'), word='z')
+
+
+def test_wrong_dims():
+    with pytest.raises(
+        ValueError, match=r'^who: expected y of shape \(N, D\) but got \(3,\); add or remove dimensions$'
+    ):
+        check_dims('who', 'N D', x=torch.zeros(2, 3), y=torch.zeros(3))
+
+
+@full_precision
+def product(a, b, *, flip=False):
+    """Multiply."""
+    return b @ a if flip else a @ b
+
+
+@pytest.mark.parametrize(
+    ('dtype', 'expected'),
+    [(torch.float16, torch.float32), (torch.bfloat16, torch.float32), (torch.float64, torch.float64)],
+)
+def test_precision_inside_autocast(dtype, expected):
+    a, b = torch.randn(2, 3, 3, dtype=dtype).requires_grad_().unbind()
+    with torch.autocast('cpu', torch.bfloat16):
+        result = product(a, b=b, flip=True)
+    assert result.dtype == expected
+    torch.testing.assert_close(result, b.to(expected) @ a.to(expected))
+    assert torch.autograd.grad(result.sum(), a)[0].dtype == dtype
+
+
+def test_signature_survives():
+    assert list(inspect.signature(product).parameters) == ['a', 'b', 'flip']
+    assert product.__doc__ == 'Multiply.'
+
+
+def test_no_tensor():
+    with pytest.raises(TypeError, match=r'^product: expected torch tensors but got none; use torch.as_tensor$'):
+        product([1.0], [2.0])
