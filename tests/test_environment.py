@@ -19,7 +19,8 @@ def installed(monkeypatch):
             return versions[name]
 
         monkeypatch.setattr(environment.metadata, 'version', version)
-        monkeypatch.setattr(environment.metadata, 'requires', lambda name: ['torch==2.15.0', 'numpy', 'gdown; extra == "x"'])
+        requires = ['torch==2.15.0', 'numpy', 'gdown; extra == "x"']
+        monkeypatch.setattr(environment.metadata, 'requires', lambda name: requires)
         return environment.problems()
 
     return pretend

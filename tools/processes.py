@@ -1,4 +1,4 @@
-"""Several processes on machines without a GPU.
+"""Training on machines without a GPU, in one process or several.
 
 mmengine's launchers call ``torch.cuda.set_device``, its default wrapper passes ``device_ids``, and SyncBN refuses CPU
 tensors: this module starts gloo first and names a wrapper that works on CPU. With GPUs it changes nothing.
@@ -8,13 +8,17 @@ import torch
 from mmengine.config import Config
 
 
-def prepare_cpu_processes(cfg: Config, launcher: str) -> None:
-    """Let ``launcher='pytorch'`` work over gloo where no GPU is present.
+def prepare_cpu(cfg: Config, launcher: str) -> None:
+    """Let ``launcher='pytorch'`` work over gloo where no GPU is present, and heed ``cpu_threads`` of the config.
 
     Raises:
         ValueError: another launcher was asked for on a machine without a GPU.
     """
-    if launcher == 'none' or torch.cuda.is_available():
+    if torch.cuda.is_available():
+        return
+    if 'cpu_threads' in cfg:
+        torch.set_num_threads(cfg.cpu_threads)
+    if launcher == 'none':
         return
     if launcher != 'pytorch':
         raise ValueError(

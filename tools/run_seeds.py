@@ -33,7 +33,7 @@ def final_metrics(config: str, seed: int) -> dict[str, float]:
     if not report.is_file():
         command = [sys.executable, str(TRAIN), config, '--with-teacher', '--resume', '--seed', str(seed)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return json.loads(report.read_text())
+    return json.loads(report.read_text())['metrics']
 
 
 def table(results: dict[str, dict[int, dict[str, float]]], metrics: list[str]) -> str:
@@ -42,7 +42,7 @@ def table(results: dict[str, dict[int, dict[str, float]]], metrics: list[str]) -
     for config, runs in results.items():
         cells = []
         for metric in metrics:
-            values = 100 * np.array([run[metric] for run in runs.values()])
+            values = np.array([run[metric] for run in runs.values()])
             error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float('nan')
             each = ', '.join(f'{value:.1f}' for value in values)
             cells.append(f'{values.mean():.2f} ± {error:.2f} ({each})')

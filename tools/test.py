@@ -11,7 +11,7 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from mmkd_ext.checkpoint import register_safe_loader
-from processes import prepare_cpu_processes
+from processes import prepare_cpu
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,7 +35,7 @@ def main() -> None:
     cfg.launcher = args.launcher
     cfg.load_from = args.checkpoint
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))
-    prepare_cpu_processes(cfg, args.launcher)
+    prepare_cpu(cfg, args.launcher)
     Runner.from_cfg(cfg).test()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -15,7 +15,7 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmkd_ext.checkpoint import register_safe_loader
-from processes import prepare_cpu_processes
+from processes import prepare_cpu
 from stages import find_stages, is_trained, set_seed, short_path
 
 
@@ -80,7 +80,7 @@ def apply_resume(cfg: Config, resume: str | None) -> None:
 
 def run(cfg: Config) -> None:
     """Train one config with the stock Runner."""
-    prepare_cpu_processes(cfg, cfg.launcher)
+    prepare_cpu(cfg, cfg.launcher)
     Runner.from_cfg(cfg).train()
     barrier()
 
@@ -122,7 +122,7 @@ def main() -> None:
     register_safe_loader()
     cfg = load_config(args.config, args)
     apply_options(cfg, args)
-    prepare_cpu_processes(cfg, args.launcher)
+    prepare_cpu(cfg, args.launcher)
     train_stages(cfg, args)
     if args.with_teacher and is_main_process():
         print(f'\n=== Now {short_path(args.config)} ===\n', flush=True)

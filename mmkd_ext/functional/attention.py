@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmkd_ext.functional.checks import check_dims, check_pair, full_precision
-from mmkd_ext.functional.unit import unit_rows
+from mmkd_ext.functional.rows import unit_rows
 
 __all__ = ['attention_transfer']
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from mmkd_ext.functional.checks import check_choice, check_pair, check_positive, full_precision
-from mmkd_ext.functional.unit import unit_rows
+from mmkd_ext.functional.rows import squared_distances, unit_rows
 
-__all__ = ['check_correlation_settings', 'correlation_congruence', 'squared_distances']
+__all__ = ['check_correlation_settings', 'correlation_congruence']
 
 
 @full_precision
@@ -101,22 +101,6 @@ def check_correlation_settings(who: str, kernel: str, gamma: float | str, order:
             f'{who}: expected order >= 1 with the gaussian kernel, or None, but got {order!r} with {kernel!r}; '
             f'only the Gaussian has a polynomial'
         )
-
-
-def squared_distances(x_ND: Tensor) -> Tensor:
-    """Squared distance of every two rows, precise also far from the origin.
-
-    Args:
-        x_ND: Vectors, shape (N, D).
-
-    Returns:
-        Shape (N, N), >= 0, the diagonal 0.
-    """
-    # Distances do not see a shift, so no gradient goes through it; without it the products would drown differences.
-    x_ND = x_ND - x_ND.detach().mean(dim=0)
-    product_NN = x_ND @ x_ND.T
-    square_N = product_NN.diagonal()
-    return (square_N[:, None] + square_N - 2 * product_NN).clamp(min=0)
 
 
 def _kernel(x_ND: Tensor, kernel: str, gamma: float | Tensor, order: int | None) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mmkd_ext.functional.checks import check_choice, check_pair, full_precision
 from mmkd_ext.functional.projection import match_channels
-from mmkd_ext.functional.unit import unit_rows
+from mmkd_ext.functional.rows import unit_rows
 
 __all__ = ['centre_regulariser', 'inter_category', 'intra_category']
 

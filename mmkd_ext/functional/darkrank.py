@@ -6,9 +6,8 @@ Shape suffixes: N samples, D dims, R ranked neighbours.
 import torch
 from torch import Tensor
 
-from mmkd_ext.functional.cckd import squared_distances
 from mmkd_ext.functional.checks import check_pair, check_positive, full_precision
-from mmkd_ext.functional.unit import unit_rows
+from mmkd_ext.functional.rows import squared_distances, unit_rows
 
 __all__ = ['check_rank_settings', 'hard_dark_rank']
 

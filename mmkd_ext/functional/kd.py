@@ -6,7 +6,7 @@ Shape suffixes: N samples, C classes.
 from torch import Tensor
 from torch.nn import functional
 
-from mmkd_ext.functional.checks import check_dims, check_positive, full_precision
+from mmkd_ext.functional.checks import check_dims, check_pair, check_positive, full_precision
 
 __all__ = ['soft_target']
 
@@ -32,11 +32,12 @@ def soft_target(student: Tensor, teacher: Tensor, *, temperature: float) -> Tens
         Loss, a scalar; 0 for an empty batch.
 
     Raises:
-        ValueError: If shapes differ or ``temperature`` is not positive.
+        ValueError: If shapes differ, ``temperature`` is not positive, or a value is NaN (:func:`check_pair`).
     """
     who = 'soft_target'
     check_positive(who, temperature=temperature)
     check_dims(who, 'N C', student=student, teacher=teacher)
+    check_pair(who, student, teacher)
     if student.shape != teacher.shape:
         raise ValueError(
             f'{who}: expected logits over the same classes but got student {tuple(student.shape)}, '

@@ -6,7 +6,7 @@ Shape suffixes: N samples, D dims (all dimensions of a sample, flattened).
 from torch import Tensor
 
 from mmkd_ext.functional.checks import check_pair, full_precision
-from mmkd_ext.functional.unit import unit_rows
+from mmkd_ext.functional.rows import unit_rows
 
 __all__ = ['similarity_preserving']
 

@@ -1,6 +1,5 @@
 """The report that a person sees at the end of discovery."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,7 +83,7 @@ class DiscoveryReportHook(Hook):
             runner: The runner.
         """
         self._folder = Path(runner.work_dir) / self.out_dir
-        problem = [_write_problem(self._folder) if is_main_process() else None]
+        problem = [visualization.write_problem(self._folder) if is_main_process() else None]
         broadcast_object_list(problem)
         if problem[0] is not None:
             raise OSError(
@@ -225,7 +224,7 @@ class DiscoveryReportHook(Hook):
             return visualization.thumbnail(dataset, position, discovery.assignments[position], is_bgr=is_bgr)
 
         def show(name: str, picture: np.ndarray) -> None:
-            runner.visualizer.add_image(f'report/{name}', picture, step=settings['iteration'])
+            runner.visualizer.add_image(f'report_{name}', picture, step=settings['iteration'])
 
         visualization.write_report(
             self._folder,
@@ -252,16 +251,6 @@ class DiscoveryReportHook(Hook):
 
 def _bare(model: nn.Module) -> nn.Module:
     return model.module if is_model_wrapper(model) else model
-
-
-def _write_problem(folder: Path) -> str | None:
-    """Create the folder and a file in it; return what goes wrong, if anything."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return None
-    except OSError as error:
-        return str(error)
 
 
 def _assignment(sample: Mapping[str, Any]) -> Assignment:

@@ -8,7 +8,7 @@ from mmkd_ext.visualization.embedding_map import embedding_map_figure, project
 from mmkd_ext.visualization.gallery import GalleryImage, GalleryRow, gallery_figure, pick_rows
 from mmkd_ext.visualization.history import CurveHistory
 from mmkd_ext.visualization.matching import contingency_table, match_clusters
-from mmkd_ext.visualization.report import write_report
+from mmkd_ext.visualization.report import write_problem, write_report
 from mmkd_ext.visualization.report_figures import history_figure, report_figures
 from mmkd_ext.visualization.report_text import console_summary, write_assignments, write_markdown, write_metrics
 from mmkd_ext.visualization.run import progress, run_settings
@@ -39,5 +39,6 @@ __all__ = [
     'write_assignments',
     'write_markdown',
     'write_metrics',
+    'write_problem',
     'write_report',
 ]

@@ -35,8 +35,10 @@ def project(embeddings: np.ndarray, seed: int = 0) -> np.ndarray:
     Returns:
         np.ndarray: Coordinates without unit, float64, (points, 2).
     """
-    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    unit = (embeddings / np.maximum(norms, 1e-12)).astype(np.float64)
+    if len(embeddings) == 1:
+        return np.zeros((1, 2))
+    embeddings = embeddings.astype(np.float64)
+    unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
     reduced = PCA(min(_PCA_DIMS, *unit.shape), random_state=seed).fit_transform(unit)
     if len(unit) < _FEW_POINTS:
         return np.pad(reduced, ((0, 0), (0, 2)))[:, :2]
@@ -74,10 +76,15 @@ def _name_groups(axes: Axes, points: np.ndarray, groups: np.ndarray, names: Sequ
         text.set_path_effects([patheffects.withStroke(linewidth=2.0, foreground='white', alpha=0.85)])
 
 
+def _dot_size(num_points: int) -> float:
+    """Area of a dot in square points."""
+    return float(np.clip(9000 / num_points, 5, 14))
+
+
 def _scatter(axes: Axes, points: np.ndarray, groups: np.ndarray, is_known: np.ndarray) -> None:
     """Novel classes as filled dots, known ones as small open rings."""
     colours = np.array([style.class_colour(group) for group in groups.tolist()])
-    size = float(np.clip(9000 / max(len(points), 1), 5, 16))
+    size = _dot_size(max(len(points), 1))
     axes.scatter(
         *points[is_known].T, s=size * 0.8, facecolors='none', edgecolors=colours[is_known], linewidths=0.5, alpha=0.8
     )
@@ -122,7 +129,8 @@ def embedding_map_figure(
     right.scatter(*points[~matched].T, s=6, c=style.MUTED, marker='x', linewidths=0.5)
     _scatter(right, points[matched], discovered[matched], discovered[matched] < num_known)
     wrong = labels != discovered
-    right.scatter(*points[wrong].T, s=13, facecolors='none', edgecolors=style.TEXT, linewidths=0.5)
+    ring = 2.2 * _dot_size(len(points))
+    right.scatter(*points[wrong].T, s=ring, facecolors='none', edgecolors=style.TEXT, linewidths=0.5)
     right.set_title(f'Discovered class ({wrong.mean():.1%} wrong, ringed)')
     _name_groups(right, points[matched], discovered[matched], class_names, num_known)
     for axes in (left, right):

@@ -1,5 +1,6 @@
 """Writes the folder that a person opens at the end of discovery."""
 
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,24 @@ from mmkd_ext.visualization.history import CurveHistory
 from mmkd_ext.visualization.report_figures import ReadImage, history_figure, report_figures
 from mmkd_ext.visualization.report_text import write_assignments, write_markdown, write_metrics
 
-__all__ = ['write_report']
+__all__ = ['write_problem', 'write_report']
+
+
+def write_problem(folder: Path) -> str | None:
+    """Try whether a report can be written, before hours of training.
+
+    Args:
+        folder: Folder, made if it does not exist.
+
+    Returns:
+        str: What goes wrong; ``None`` if nothing does.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return str(error)
 
 
 def write_report(

@@ -97,8 +97,9 @@ def write_markdown(
     lines = [f'# Discovery report: {settings["config"]}', '']
     num_novel = len(discovery.class_names) - discovery.num_known
     lines.append(
-        f'{discovery.num_known} known classes, {num_novel} novel classes, {discovery.num_clusters} clusters. Numbers '
-        'are percent. The best head is the one with the lowest training objective: labels have no part in the choice.'
+        f'Known classes: {discovery.num_known}. Novel classes: {num_novel}. Clusters: {discovery.num_clusters}. '
+        'Numbers are percent. The best head is the one with the lowest training objective: '
+        'labels have no part in the choice.'
     )
     for split in discovery.splits:
         if rows := _summary_rows(metrics, split):

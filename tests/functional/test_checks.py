@@ -6,7 +6,14 @@ import math
 import pytest
 import torch
 
-from mmkd_ext.functional.checks import check_choice, check_dims, check_not_negative, check_positive, full_precision
+from mmkd_ext.functional.checks import (
+    check_choice,
+    check_dims,
+    check_not_negative,
+    check_pair,
+    check_positive,
+    full_precision,
+)
 
 
 def test_good_values_pass():
@@ -14,6 +21,7 @@ def test_good_values_pass():
     check_not_negative('who', a=0, b=0.5)
     check_choice('who', ('x', 'y'), word='x')
     check_dims('who', 'N D', x=torch.zeros(2, 3), y=torch.zeros(0, 1))
+    check_pair('who', torch.zeros(2, 3), torch.full((2, 4, 4), torch.inf))
 
 
 @pytest.mark.parametrize('value', [0, -1.0, math.nan, math.inf])
@@ -45,6 +53,24 @@ def test_wrong_dims():
         ValueError, match=r'^who: expected y of shape \(N, D\) but got \(3,\); add or remove dimensions$'
     ):
         check_dims('who', 'N D', x=torch.zeros(2, 3), y=torch.zeros(3))
+
+
+@pytest.mark.parametrize('teacher', [torch.zeros(4, 2), torch.zeros(3)])
+def test_samples_that_do_not_pair_up(teacher):
+    with pytest.raises(ValueError, match=r'^who: expected student and teacher of shape \(N, ...\) with the same N but'):
+        check_pair('who', torch.zeros(3, 2), teacher)
+
+
+def test_nan_is_named():
+    bad = torch.tensor([[1.0, math.nan], [math.nan, 0.0]])
+    with pytest.raises(ValueError, match=r'^who: expected numbers in teacher but got NaN in 2 of 4 places'):
+        check_pair('who', torch.zeros(2, 2), bad)
+    with pytest.raises(ValueError, match=r'^who: expected numbers in student but got NaN in 2 of 4 places'):
+        check_pair('who', bad, bad)
+
+
+def test_values_are_looked_at_on_the_cpu_only():
+    check_pair('who', *torch.full((2, 3, 2), math.nan, device='meta'))
 
 
 @full_precision

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -126,9 +127,16 @@ class Messages(logging.Handler):
 def finished(tmp_path_factory):
     """One whole run: its folder, what reached the visualiser, and what was logged."""
     folder, shown, messages = tmp_path_factory.mktemp('run'), [], Messages()
+    add_image = Visualizer.add_image
+
+    def spy(self, name, image, step=0):
+        shown.append((name, image, step))
+        add_image(self, name, image, step)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Visualizer, 'add_image', lambda self, name, image, step=0: shown.append((name, image, step)))
-        runner = make_runner(folder)
+        patch.setattr(Visualizer, 'add_image', spy)
+        backends = [{'type': 'LocalVisBackend'}, {'type': 'TensorboardVisBackend'}]
+        runner = make_runner(folder, visualizer={'type': 'Visualizer', 'vis_backends': backends})
         runner.logger.addHandler(messages)
         runner.train()
     return folder / 'report', shown, messages.texts
@@ -142,8 +150,18 @@ def test_last_validation_writes_the_report(finished):
     for name in pictures:
         with Image.open(folder / name) as picture:
             assert min(picture.size) > 300
-    assert {f'{name.removeprefix("report/")}.png' for name, _, _ in shown} == pictures
+    assert {f'{name.removeprefix("report_")}.png' for name, _, _ in shown} == pictures
     assert all(image.dtype == np.uint8 and image.shape[2] == 3 and step == 14 for _, image, step in shown)
+
+
+def test_pictures_reach_the_files_of_the_backends(finished):
+    work_dir = finished[0].parent
+    names = {path.name for path in work_dir.glob('*/vis_data/vis_image/*.png')}
+    pictures = ('confusion', 'confusion_test', 'gallery', 'embedding_map', 'curves')
+    assert names == {f'report_{name}_14.png' for name in pictures}
+    events = EventAccumulator(str(next(work_dir.glob('*/vis_data/events*'))))
+    events.Reload()
+    assert set(events.Tags()['images']) == {f'report_{name}' for name in pictures}
 
 
 def test_assignments_list_every_sample_with_the_best_heads_cluster(finished):

@@ -1,5 +1,6 @@
 """The shipped schedules give the official learning rate in every epoch (golden vectors of the official scheduler)."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -32,11 +33,13 @@ def test_discovery_schedules_equal_the_official_ones(golden, name, key):
 
 @pytest.mark.parametrize(
     ('name', 'base', 'low', 'warmup', 'epochs'),
-    [('cifar_supervised', 0.1, 0.001, 10, 200), ('vit_supervised', 1e-3, 1e-4, 5, 50), ('digits_discovery', 0.1, 0.001, 10, 80)],
+    [
+        ('cifar_supervised', 0.1, 0.001, 10, 200),
+        ('vit_supervised', 1e-3, 1e-4, 5, 50),
+        ('digits_discovery', 0.1, 0.001, 10, 80),
+    ],
 )
 def test_warm_up_and_cosine_by_formula(name, base, low, warmup, epochs):
-    import math
-
     rates = _learning_rates(name)
     for epoch, rate in enumerate(rates):
         if epoch < warmup:

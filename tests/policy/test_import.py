@@ -25,7 +25,7 @@ def test_functional_and_distill_load_no_openmmlab_package():
 def test_prefix_alone_finds_a_type():
     code = (
         'import warnings; warnings.simplefilter("ignore")\n'
-        'from mmengine.registry import MODELS, HOOKS, DATASETS, METRICS, DATA_SAMPLERS, TRANSFORMS, init_default_scope\n'
+        'from mmengine.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, init_default_scope\n'
         'init_default_scope("mmengine")\n'
         'for root, name in ((MODELS, "NCDClassifier"), (MODELS, "ClassRelationLoss"), (HOOKS, "DistillHook"),\n'
         '        (DATASETS, "NovelClassSplit"), (METRICS, "NovelClassMetric"), (DATA_SAMPLERS, "QuotaBatchSampler")):\n'

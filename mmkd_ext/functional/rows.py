@@ -1,0 +1,47 @@
+"""Directions of vectors and distances between them, differentiable, with gradients bounded at zero.
+
+Shape suffixes: N rows, D dims.
+"""
+
+import torch
+from torch import Tensor
+
+__all__ = ['squared_distances', 'unit_rows']
+
+_SHORTEST = 1e-6
+
+
+def unit_rows(x_ND: Tensor) -> Tensor:
+    r"""Scale every row to length 1; a row shorter than 1e-6 has no direction and stays as it is.
+
+    ``torch.nn.functional.normalize`` divides such a row by its eps instead, :math:`10^{-12}`: the gradient at a zero
+    row is then multiplied by :math:`10^{12}`. Here no gradient is ever multiplied by more than :math:`10^6`, at a zero
+    row by 1.
+
+    Args:
+        x_ND: Vectors, shape (N, D), float32 or float64.
+
+    Returns:
+        The same shape; lengths are 1, or below 1e-6.
+    """
+    norm_N1 = torch.linalg.vector_norm(x_ND, dim=1, keepdim=True)
+    return x_ND / torch.where(norm_N1 > _SHORTEST, norm_N1, 1.0)
+
+
+def squared_distances(x_ND: Tensor) -> Tensor:
+    """Squared distance of every two rows, precise also far from the origin.
+
+    For losses of smooth functions of the square. Those that need the distance itself, or its ratios, between points
+    that nearly coincide use :mod:`mmkd_ext.functional.pairwise`.
+
+    Args:
+        x_ND: Vectors, shape (N, D).
+
+    Returns:
+        Shape (N, N), >= 0, the diagonal 0.
+    """
+    # Distances do not see a shift, so no gradient goes through it; without it the products would drown differences.
+    x_ND = x_ND - x_ND.detach().mean(dim=0)
+    product_NN = x_ND @ x_ND.T
+    square_N = product_NN.diagonal()
+    return (square_N[:, None] + square_N - 2 * product_NN).clamp(min=0)

@@ -1,0 +1,86 @@
+"""gather_with_grad in two processes against one process with the whole batch, in float64."""
+
+import pytest
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mmkd_ext.functional import gather_with_grad, similarity_preserving
+
+
+def start(rank, folder, check, *args):
+    torch.set_num_threads(1)
+    distributed.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+    check(rank, *args)
+    distributed.destroy_process_group()
+
+
+def in_two_processes(folder, check, *args):
+    torch.multiprocessing.start_processes(start, (folder, check, *args), nprocs=2, start_method='fork')
+
+
+def whole_batch(num_samples):
+    torch.manual_seed(0)
+    return torch.randn(num_samples, 4, 3, dtype=torch.float64), torch.randn(num_samples, 5, dtype=torch.float64)
+
+
+def check_value_and_gradient(rank, shares):
+    student, teacher = whole_batch(sum(shares))
+    own_student = student.split(shares)[rank].clone().requires_grad_()
+    gathered_student, gathered_teacher = map(gather_with_grad, (own_student, teacher.split(shares)[rank]))
+    assert torch.equal(gathered_student, student)
+    assert torch.equal(gathered_teacher, teacher)
+    assert not gathered_teacher.requires_grad
+    similarity_preserving(gathered_student, gathered_teacher).backward()
+    similarity_preserving(student.requires_grad_(), teacher).backward()
+    # One copy of the loss on each process: the mean over processes takes the factor out again.
+    torch.testing.assert_close(own_student.grad, 2 * student.grad.split(shares)[rank], rtol=1e-12, atol=1e-15)
+
+
+def check_update_under_ddp(rank, shares):
+    inputs, teacher = whole_batch(sum(shares))
+    model = nn.Linear(3, 2, dtype=torch.float64)
+    replica = DistributedDataParallel(nn.Linear(3, 2, dtype=torch.float64))
+    replica.module.load_state_dict(model.state_dict())
+    features = gather_with_grad(replica(inputs.split(shares)[rank]))
+    similarity_preserving(features, gather_with_grad(teacher.split(shares)[rank])).backward()
+    similarity_preserving(model(inputs), teacher).backward()
+    torch.testing.assert_close(replica.module.weight.grad, model.weight.grad, rtol=1e-12, atol=1e-15)
+
+
+def check_other_dtypes(rank, shares):
+    labels = torch.arange(sum(shares)) - 1
+    assert torch.equal(gather_with_grad(labels.split(shares)[rank]), labels)
+    for dtype in (torch.float16, torch.bfloat16):
+        own = torch.ones(shares[rank], 2, dtype=dtype, requires_grad=True)
+        gathered = gather_with_grad(own)
+        assert gathered.dtype == dtype
+        gathered.sum().backward()
+        assert own.grad.dtype == dtype
+        assert (own.grad == 2).all()
+
+
+def check_shapes_that_differ(rank):
+    with pytest.raises(ValueError, match=r'samples of one shape on all processes but got \[\(2, 3\), \(2, 4\)\]'):
+        gather_with_grad(torch.zeros(2, 3 + rank))
+
+
+@pytest.mark.parametrize('shares', [(4, 4), (5, 2), (1, 3), (0, 4)], ids=str)
+@pytest.mark.parametrize('check', [check_value_and_gradient, check_update_under_ddp])
+def test_exact(tmp_path, check, shares):
+    in_two_processes(tmp_path, check, shares)
+
+
+def test_labels_and_half_precision(tmp_path):
+    in_two_processes(tmp_path, check_other_dtypes, (3, 2))
+
+
+def test_shapes_that_differ_are_refused_on_all_processes(tmp_path):
+    in_two_processes(tmp_path, check_shapes_that_differ)
+
+
+def test_one_process_gets_its_own_tensor(tmp_path):
+    x = torch.randn(3, 2, requires_grad=True)
+    assert gather_with_grad(x) is x
+    distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    assert gather_with_grad(x) is x
