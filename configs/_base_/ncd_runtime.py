@@ -1,4 +1,7 @@
-# Discovery: the best head is chosen by its training objective, and the run ends with a report.
+# Discovery: starts from stage one, chooses the best head by its training objective, ends with a report.
 _base_ = './default_runtime.py'
 
-custom_hooks = [dict(type='mmkd_ext.BestHeadHook'), dict(type='mmkd_ext.DiscoveryReportHook')]
+custom_hooks = [
+    dict(type='mmkd_ext.LoadCheckHook', new=['novel_head', 'overcluster_head']),
+    dict(type='mmkd_ext.BestHeadHook'),
+    dict(type='mmkd_ext.DiscoveryReportHook')]
