@@ -1,6 +1,6 @@
 """Run recipes, stages included, over several seeds and print mean and standard error of their final metrics.
 
-    python tools/run_seeds.py configs/uno/uno_convnet_80e_digits-5to9.py configs/crkd/crkd_convnet_80e_digits-5to9.py \
+    python tools/run_seeds.py configs/uno/uno_convnet_80e_digits.py configs/crkd/crkd_convnet_80e_digits.py \
         --seeds 0 1 2 --metrics unlabelled_train/novel_acc test/v2_all
 
 Finished runs are kept: the same command goes on where it stopped. Results also go to work_dirs/seeds.json.

@@ -1,6 +1,6 @@
 """Evaluate a checkpoint: the numbers of training's last validation, and the report.
 
-python tools/test.py configs/crkd/crkd_convnet_80e_digits-5to9.py work_dirs/crkd_convnet_80e_digits-5to9/epoch_80.pth
+python tools/test.py configs/crkd/crkd_convnet_80e_digits.py work_dirs/crkd_convnet_80e_digits/epoch_80.pth
 """
 
 import argparse
@@ -10,8 +10,7 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
-from mmkd_ext.checkpoint import register_safe_loader
-from processes import prepare_cpu
+from startup import prepare
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,14 +27,13 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Entry point."""
     args = parse_args()
-    register_safe_loader()
     cfg = Config.fromfile(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     cfg.launcher = args.launcher
     cfg.load_from = args.checkpoint
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))
-    prepare_cpu(cfg, args.launcher)
+    prepare(cfg, args.launcher)
     Runner.from_cfg(cfg).test()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -1,9 +1,9 @@
 """Train a config, with the stages that it builds on where asked.
 
-    python tools/train.py configs/crkd/crkd_convnet_80e_digits-5to9.py --with-teacher
+    python tools/train.py configs/crkd/crkd_convnet_80e_digits.py --with-teacher
     bash tools/dist_train.sh configs/crkd/crkd_resnet18_500e_cifar100-50.py 4
 
-Options that begin with ``--cfg-options`` change the named config, never its stages.
+``--cfg-options`` changes the named config, never its stages.
 """
 
 import argparse
@@ -14,9 +14,8 @@ from mmengine.config import Config, DictAction
 from mmengine.dist import barrier, is_main_process
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from mmkd_ext.checkpoint import register_safe_loader
-from processes import prepare_cpu
 from stages import find_stages, is_trained, set_seed, short_path
+from startup import prepare
 
 
 def parse_args() -> argparse.Namespace:
@@ -80,7 +79,7 @@ def apply_resume(cfg: Config, resume: str | None) -> None:
 
 def run(cfg: Config) -> None:
     """Train one config with the stock Runner."""
-    prepare_cpu(cfg, cfg.launcher)
+    prepare(cfg, cfg.launcher)
     Runner.from_cfg(cfg).train()
     barrier()
 
@@ -119,10 +118,9 @@ def train_stages(cfg: Config, args: argparse.Namespace) -> None:
 def main() -> None:
     """Entry point."""
     args = parse_args()
-    register_safe_loader()
     cfg = load_config(args.config, args)
     apply_options(cfg, args)
-    prepare_cpu(cfg, args.launcher)
+    prepare(cfg, args.launcher)
     train_stages(cfg, args)
     if args.with_teacher and is_main_process():
         print(f'\n=== Now {short_path(args.config)} ===\n', flush=True)

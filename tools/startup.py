@@ -1,0 +1,45 @@
+"""What train.py and test.py do before they build a Runner."""
+
+import warnings
+
+import torch
+from mmengine.config import Config
+
+from mmkd_ext.checkpoint import register_safe_loader
+
+
+def prepare(cfg: Config, launcher: str) -> None:
+    """Load checkpoints safely, heed ``cpu_threads`` of the config, and let several processes work without a GPU.
+
+    Raises:
+        ValueError: a launcher other than ``pytorch`` was asked for on a machine without a GPU.
+    """
+    register_safe_loader()
+    # Said at every start on mmcv without compiled operators, which nothing here uses.
+    warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
+    if torch.cuda.is_available():
+        return
+    if 'cpu_threads' in cfg:
+        torch.set_num_threads(cfg.cpu_threads)
+    if launcher != 'none':
+        _prepare_cpu_processes(cfg, launcher)
+
+
+def _prepare_cpu_processes(cfg: Config, launcher: str) -> None:
+    """Start gloo and name a wrapper that works on CPU.
+
+    mmengine's launchers call ``torch.cuda.set_device``, its default wrapper passes ``device_ids``, and SyncBN refuses
+    CPU tensors.
+    """
+    if launcher != 'pytorch':
+        raise ValueError(
+            f'--launcher: expected "pytorch" on a machine without a GPU but got {launcher!r}; '
+            'start CPU processes with tools/dist_train.sh or tools/dist_test.sh'
+        )
+    cfg.setdefault('env_cfg', {}).dist_cfg = dict(backend='gloo')
+    cfg.pop('sync_bn', None)
+    wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+    wrapper['find_unused_parameters'] = cfg.pop('find_unused_parameters', False)
+    cfg.setdefault('model_wrapper_cfg', wrapper)
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')
