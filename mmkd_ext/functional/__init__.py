@@ -3,6 +3,9 @@
 ==========================  ======================================================================  ===============
 function                    what it says                                                            source
 ==========================  ======================================================================  ===============
+``rkd_distance``            distances between samples, over their mean, are alike                   RKD
+``rkd_angle``               angles of the triangles of samples are alike                            RKD
+``tuple_relation``          a relation of n samples is alike, on tuples drawn at random             RKD, general form
 ``similarity_preserving``   a sample's similarities spread alike over the batch                     SP
 ``correlation_congruence``  a kernel relates samples alike                                          CCKD
 ``intra_category``          samples lie alike around the centre of their category                   CSKD
@@ -33,23 +36,40 @@ from mmkd_ext.functional.darkrank import hard_dark_rank
 from mmkd_ext.functional.gather import gather_with_grad
 from mmkd_ext.functional.kd import soft_target
 from mmkd_ext.functional.ncd import swapped_prediction
+from mmkd_ext.functional.potentials import (
+    analogy_potential,
+    angle_potential,
+    distance_potential,
+    simplex_potential,
+)
+from mmkd_ext.functional.rkd import rkd_angle, rkd_distance
 from mmkd_ext.functional.sinkhorn import sinkhorn_knopp
 from mmkd_ext.functional.sp import similarity_preserving
+from mmkd_ext.functional.tuples import keep_tuples, sample_tuples, tuple_relation
 
 __all__ = [
     'adjusted_rand_index',
+    'analogy_potential',
+    'angle_potential',
     'attention_transfer',
     'centre_regulariser',
     'class_relation_kd',
     'cluster_accuracy',
     'correlation_congruence',
+    'distance_potential',
     'gather_with_grad',
     'hard_dark_rank',
     'inter_category',
     'intra_category',
+    'keep_tuples',
     'normalized_mutual_info',
+    'rkd_angle',
+    'rkd_distance',
+    'sample_tuples',
     'similarity_preserving',
+    'simplex_potential',
     'sinkhorn_knopp',
     'soft_target',
     'swapped_prediction',
+    'tuple_relation',
 ]

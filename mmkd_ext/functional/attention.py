@@ -24,8 +24,8 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     No relation between samples: every image for itself. Blind to which channels are active, to signs, and to one scale
     per image; numbers of channels may differ.
 
-    From "Paying More Attention to Attention", Zagoruyko & Komodakis, ICLR 2017, arXiv 1612.03928, Eq. 2 without its
-    square root, as the baseline in the official code of RKD (lenscloth/RKD): there the mean over layers 2 to 4.
+    From "Paying More Attention to Attention", Zagoruyko & Komodakis, ICLR 2017, arXiv 1612.03928, with the norm
+    squared, in the form of the official code of RKD (lenscloth/RKD), which compares with it on layers 2 to 4.
 
     Each image is first divided by its largest magnitude, which the loss cannot see: squares of squares of large
     activations leave float32. An image without any activity (below 1e-6) has a map near zero and a bounded gradient.
@@ -46,7 +46,7 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     check_dims(who, 'N C Y X', student=student, teacher=teacher)
     check_pair(who, student, teacher)
     if len(student) == 0:
-        return (student * 0).sum()
+        return student[:0].sum()
     size = tuple(map(min, student.shape[2:], teacher.shape[2:]))
     return (_attention(student, size) - _attention(teacher.detach(), size)).square().mean()
 

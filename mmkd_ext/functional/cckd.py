@@ -39,12 +39,12 @@ def correlation_congruence(
     All are blind to a rotation of the features except ``'mmd'``; with ``normalize`` they are blind to the length of
     every feature, and the Gaussian without it to a common shift.
 
-    From "Correlation Congruence for Knowledge Distillation", Peng et al., ICCV 2019, arXiv 1904.01802, Eq. 4-11.
-    The paper prints the polynomial with the prefactor :math:`e^{-2 \gamma}`. **That is valid only for features of
-    length 1**, where it equals the one above; on raw features it is not a kernel in (0, 1] but grows without bound.
-    The polynomial is off by at most :math:`(2 \gamma)^{P+1} / (P+1)!` on features of length 1 (0.047 at the paper's
-    :math:`\gamma = 0.4, P = 2`), and on others is near only while :math:`2 \gamma \lvert x^\top y \rvert \lesssim P`.
-    The exact kernel costs the same and is the default.
+    From "Correlation Congruence for Knowledge Distillation", Peng et al., ICCV 2019, arXiv 1904.01802; there is no
+    official code. The paper prints the polynomial with the prefactor :math:`e^{-2 \gamma}`. **That is valid only for
+    features of length 1**, where it equals the one above; on raw features it is not a kernel in (0, 1] but grows
+    without bound. The polynomial is off by at most :math:`(2 \gamma)^{P+1} / (P+1)!` on features of length 1 (by at
+    most 0.047 at the paper's :math:`\gamma = 0.4, P = 2`), and on others is near only while
+    :math:`2 \gamma \lvert x^\top y \rvert \lesssim P`. The exact kernel costs the same and is the default.
 
     Args:
         student: Features :math:`s`, shape (N, ...).
@@ -69,7 +69,7 @@ def correlation_congruence(
     check_correlation_settings(who, kernel, gamma, order)
     check_pair(who, student, teacher)
     if len(student) < 2:
-        return (student * 0).sum()
+        return student[:0].sum()
     student_ND, teacher_ND = student.flatten(1), teacher.detach().flatten(1)
     if normalize:
         student_ND, teacher_ND = unit_rows(student_ND), unit_rows(teacher_ND)

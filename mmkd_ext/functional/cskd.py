@@ -31,8 +31,8 @@ def intra_category(
     with :math:`c_y` the mean feature of category :math:`y` in the batch. Blind to where the centres are, and to
     categories with one sample in the batch; not to a rotation or a scale, because vectors are compared.
 
-    From "Improving Knowledge Distillation via Category Structure", Chen et al., ECCV 2020, Section 3; the paper's
-    normalisation is not stated in what could be read, a mean over samples is our reading. The official code
+    From "Improving Knowledge Distillation via Category Structure", Chen et al., ECCV 2020; what could be read of it
+    does not state the normalisation, a mean over samples is our reading. The official code
     (xeanzheng/CSKD) uses ``detach_centre=True, reduction='official'`` and, on features but not on logits, centres of
     correctly classified samples. Detaching matters with such centres only: otherwise the deviations from a centre
     cancel, and so does the gradient through it.
@@ -66,7 +66,7 @@ def intra_category(
             f'{tuple(teacher.shape)}; pool both to one size'
         )
     if len(student) < 2:
-        return (student * 0).sum()
+        return student[:0].sum()
     student_ND, teacher_ND = (x.flatten(1) for x in match_channels(student, teacher.detach()))
     same_NN = _same_category(labels)
     gap_ND = _deviations(teacher_ND, same_NN, teacher_correct) - _deviations(
@@ -87,8 +87,8 @@ def inter_category(student: Tensor, teacher: Tensor, labels: Tensor, *, reductio
     centres, and to everything inside a category; widths may differ. A centre at zero has no direction, its cosines
     are 0.
 
-    From "Improving Knowledge Distillation via Category Structure", Chen et al., ECCV 2020, Section 3. The official code
-    divides by :math:`K^3` and returns NaN for a centre at zero.
+    From "Improving Knowledge Distillation via Category Structure", Chen et al., ECCV 2020. The official code divides by
+    :math:`K^3` and returns NaN for a centre at zero.
 
     The sum runs over pairs of samples, each weighted by one over the sizes of its two categories: so nothing depends on
     how many categories there are, which on a GPU the host would have to wait for.
@@ -110,7 +110,7 @@ def inter_category(student: Tensor, teacher: Tensor, labels: Tensor, *, reductio
     check_pair(who, student, teacher)
     _check_labels(who, labels, len(student))
     if len(student) < 2:
-        return (student * 0).sum()
+        return student[:0].sum()
     same_NN = _same_category(labels)
     student_NN, teacher_NN = (_cosines(_centres(x.flatten(1), same_NN)) for x in (student, teacher.detach()))
     # One over the size of the sample's category, so that every category weighs 1; 0 without a label.

@@ -33,8 +33,8 @@ def hard_dark_rank(
     this order matters; of the student's distances to all other samples nothing does.
 
     The hard variant of "DarkRank: Accelerating Deep Metric Learning via Cross Sample Similarities Transfer", Chen et
-    al., AAAI 2018, arXiv 1707.01220, Eq. 7-9, as the baseline in the official code of RKD (lenscloth/RKD). The loss is
-    not 0 for equal networks: ranks are drawn, even the right order has a probability below 1.
+    al., AAAI 2018, arXiv 1707.01220, in the form of the official code of RKD (lenscloth/RKD), which compares with it.
+    The loss is not 0 for equal networks: ranks are drawn, even the right order has a probability below 1.
 
     Args:
         student: Embeddings :math:`s`, shape (N, ...).
@@ -42,9 +42,8 @@ def hard_dark_rank(
         alpha: :math:`\alpha`, 3 in the official code; its training script passes 2.
         beta: :math:`\beta`, 3 in the official code.
         permute_len: :math:`R`; fewer in a batch with less than R + 1 samples.
-        normalize: Scale embeddings to length 1 first, as the paper's networks do in their last layer. False is the
-            official function on embeddings as they come; the loss grows with their length to the power of
-            :math:`\beta`.
+        normalize: Scale embeddings to length 1 first, as the networks of that code do by default. False is its function
+            on embeddings as they come; the loss grows with their length to the power of :math:`\beta`.
 
     Returns:
         Loss, a scalar; a differentiable 0 for fewer than two samples.
@@ -59,7 +58,7 @@ def hard_dark_rank(
     check_pair(who, student, teacher)
     num_samples = len(student)
     if num_samples < 2:
-        return (student * 0).sum()
+        return student[:0].sum()
     student_ND, teacher_ND = student.flatten(1), teacher.detach().flatten(1)
     if normalize:
         student_ND, teacher_ND = unit_rows(student_ND), unit_rows(teacher_ND)

@@ -5,7 +5,8 @@ offset of a thousand spreads, or between near-duplicates, nothing is left of a f
 
 * features are divided by a power of two and centred, which costs no digit;
 * on the CPU, one pair that float32 cannot resolve is enough to redo the batch in float64;
-* on other devices all is float64 from the start: to look for such a pair would make the host wait in every step.
+* on other devices, which must know float64, all is float64 from the start: to look for such a pair would make the host
+  wait in every step.
 
 Shape suffixes: N samples, D dims.
 """
@@ -15,16 +16,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ['Points', 'pairwise', 'position_gradient']
+__all__ = ['EQUAL', 'SMALLEST_SQUARE', 'Points', 'pairwise', 'position_gradient']
 
 # A squared distance under this share of |x|^2 + |y|^2 has lost too many of float32's digits: its error is near 1e-7 of
 # that sum, so 1e-5 of the distance at the border.
 _UNRESOLVED = 1e-2
 # Up to this share float64 cannot tell two points apart either: a relative distance of 6e-8, one digit of float32.
-_EQUAL = 16 * torch.finfo(torch.float64).eps
+EQUAL = 16 * torch.finfo(torch.float64).eps
 # Bounds of the power of two, and the smallest squared distance in that unit: gradients then stay inside float32.
 _EXPONENTS = (-60, 120)
-_SMALLEST_SQUARE = 1e-30
+SMALLEST_SQUARE = 1e-30
 
 
 class Points(NamedTuple):
@@ -58,7 +59,7 @@ def pairwise(student: Tensor, teacher: Tensor) -> tuple[Points, Points]:
         measured = [_measure(x, _UNRESOLVED) for x in (student, teacher)]
         if all(bool(margin_NN.amin() > 0) for _, margin_NN in measured):
             return measured[0][0], measured[1][0]
-    measured = [_measure(x.double(), _EQUAL) for x in (student, teacher)]
+    measured = [_measure(x.double(), EQUAL) for x in (student, teacher)]
     for points, margin_NN in measured:
         points.square_NN.masked_fill_(margin_NN <= 0, 0)
     return measured[0][0], measured[1][0]
@@ -91,5 +92,5 @@ def _measure(x_ND: Tensor, share: float) -> tuple[Points, Tensor]:
     norm_N = gram_NN.diagonal().clone()
     size_NN = norm_N[:, None] + norm_N
     square_NN = torch.sub(size_NN, gram_NN, alpha=2, out=gram_NN).fill_diagonal_(0)
-    margin_NN = torch.sub(square_NN, size_NN.mul_(share).clamp_(min=_SMALLEST_SQUARE), out=size_NN)
+    margin_NN = torch.sub(square_NN, size_NN.mul_(share).clamp_(min=SMALLEST_SQUARE), out=size_NN)
     return Points(x_ND, square_NN, unit), margin_NN.fill_diagonal_(torch.inf)

@@ -20,10 +20,8 @@ from mmkd_ext.functional.pairwise import Points, pairwise, position_gradient
 __all__ = ['check_rkd_settings', 'rkd_angle', 'rkd_distance']
 
 _REDUCTIONS = ('official', 'distinct', 'sum')
-# Numbers in one tile of cosines: a few tiles fit a core's cache; a GPU wants fewer and larger launches.
-_TILE = {'cpu': 2**18}
-_LARGE_TILE = 2**22
-_TILE_ROWS = 128
+# Numbers in one tile of cosines, of that many rows: a few CPU tiles fit a core's cache; a GPU wants fewer launches.
+_CPU_TILE, _GPU_TILE, _TILE_ROWS = 2**18, 2**22, 128
 
 
 @full_precision
@@ -125,13 +123,11 @@ def _relation(kind: str, order: int, student: Tensor, teacher: Tensor, delta: fl
     if num_samples < order:
         return student[:0].sum()
     with_gradient = torch.is_grad_enabled() and student.requires_grad
-    loss, _ = _closed_form(student.flatten(1), teacher.detach().flatten(1), kind, float(delta), with_gradient)
+    loss, _ = _operator(student.flatten(1), teacher.detach().flatten(1), kind, float(delta), with_gradient)
     divisors = {'official': num_samples**order, 'distinct': math.perm(num_samples, order), 'sum': 1}
     return loss / divisors[reduction]
 
 
-# An operator of its own, so that torch.compile calls it as a whole instead of unrolling its loops over tiles.
-@torch.library.custom_op('mmkd_ext::rkd', mutates_args=())
 def _closed_form(
     student_ND: Tensor, teacher_ND: Tensor, kind: str, delta: float, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
@@ -142,7 +138,11 @@ def _closed_form(
     return loss.to(torch.promote_types(student_ND.dtype, teacher_ND.dtype)), gradient_ND.to(student_ND.dtype)
 
 
-@_closed_form.register_fake
+# An operator of its own, so that torch.compile calls it as a whole instead of unrolling its loops over tiles.
+_operator = torch.library.custom_op('mmkd_ext::rkd', _closed_form, mutates_args=())
+
+
+@_operator.register_fake
 def _(student_ND: Tensor, teacher_ND: Tensor, kind: str, delta: float, with_gradient: bool) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(student_ND.dtype, teacher_ND.dtype)
     shape = student_ND.shape if with_gradient else (0,)
@@ -164,7 +164,7 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     return grad * gradient_ND, None, None, None, None
 
 
-_closed_form.register_autograd(_backward, setup_context=_keep_gradient)
+_operator.register_autograd(_backward, setup_context=_keep_gradient)
 
 
 def _distance_sum(student: Points, teacher: Points, delta: float, with_slope: bool) -> tuple[Tensor, Tensor | None]:
@@ -192,7 +192,7 @@ def _inverse_mean(distance_NN: Tensor) -> Tensor:
 def _angle_sum(student: Points, teacher: Points, delta: float, with_slope: bool) -> tuple[Tensor, Tensor | None]:
     square_NN = student.square_NN
     slope_NN = torch.zeros_like(square_NN) if with_slope else None
-    loss = square_NN.new_zeros(())
+    loss = square_NN.new_zeros((), dtype=torch.float64)  # thousands of tiles add up
     for vertices in _vertex_chunks(square_NN):
         arms, teacher_arms = _Arms(square_NN, vertices), _Arms(teacher.square_NN, vertices)
         product_sum_VN, cosine_sum_VN = torch.zeros_like(arms.square_VN), torch.zeros_like(arms.square_VN)
@@ -229,7 +229,8 @@ class _Arms:
 
 def _vertex_chunks(square_NN: Tensor) -> Iterator[slice]:
     num_samples = len(square_NN)
-    size = max(_TILE.get(square_NN.device.type, _LARGE_TILE) // (num_samples * min(_TILE_ROWS, num_samples)), 1)
+    tile = _CPU_TILE if square_NN.device.type == 'cpu' else _GPU_TILE
+    size = max(tile // (num_samples * min(_TILE_ROWS, num_samples)), 1)
     return (slice(start, start + size) for start in range(0, num_samples, size))
 
 

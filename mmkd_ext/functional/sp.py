@@ -25,7 +25,8 @@ def similarity_preserving(student: Tensor, teacher: Tensor) -> Tensor:
     network's features, not to a scale per sample. Rows have length 1, so :math:`\ell \le 4 / N`, and
     :math:`\ell \le 2 / N` for features after a ReLU: weights near 3000 are usual, and they belong to a batch size.
 
-    From "Similarity-Preserving Knowledge Distillation", Tung & Mori, ICCV 2019, arXiv 1907.09682, Eq. 2-4.
+    From "Similarity-Preserving Knowledge Distillation", Tung & Mori, ICCV 2019, arXiv 1907.09682; equal to
+    the code of RepDistiller, which the authors confirmed.
 
     Features are first divided by the batch's largest magnitude, which the loss cannot see; maps of any size then stay
     inside float32. A sample whose Gram row is shorter than 1e-6 after that has no similarities: its row stays near zero
@@ -43,7 +44,7 @@ def similarity_preserving(student: Tensor, teacher: Tensor) -> Tensor:
     """
     check_pair('similarity_preserving', student, teacher)
     if len(student) < 2:
-        return (student * 0).sum()
+        return student[:0].sum()
     return (_similarity(student.flatten(1)) - _similarity(teacher.detach().flatten(1))).square().mean()
 
 

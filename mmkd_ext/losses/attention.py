@@ -16,7 +16,7 @@ class AttentionTransferLoss(nn.Module):
     Every image is compared for itself, so there is nothing to gather from other processes.
 
     Args:
-        loss_weight: Factor of the term; 1000 is the beta of the comparisons in the paper of SP.
+        loss_weight: Factor of the term; 1000 is the beta in common use.
 
     Raises:
         TypeError: If ``loss_weight`` is not a number.

@@ -19,5 +19,5 @@ def test_built_from_a_config():
 
 
 def test_refused_at_construction():
-    with pytest.raises(ValueError, match='AttentionTransferLoss: expected loss_weight >= 0 but got -1.0'):
+    with pytest.raises(ValueError, match=r'AttentionTransferLoss: expected loss_weight >= 0 but got -1\.0'):
         AttentionTransferLoss(-1.0)

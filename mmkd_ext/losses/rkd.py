@@ -1,0 +1,63 @@
+"""Relational knowledge distillation (RKD) as terms of a training."""
+
+from torch import Tensor
+
+from mmkd_ext.functional.rkd import check_rkd_settings, rkd_angle, rkd_distance
+from mmkd_ext.losses.base import RelationLoss
+from mmkd_ext.registry import MODELS
+
+__all__ = ['RKDAngleLoss', 'RKDDistanceLoss']
+
+
+@MODELS.register_module()
+class RKDDistanceLoss(RelationLoss):
+    """:func:`~mmkd_ext.functional.rkd_distance` times a weight.
+
+    Args:
+        loss_weight: 25 for classification beside the task's loss, 1 for metric learning without one, both with the
+            official reduction.
+        delta: Where Huber's loss turns from square to linear.
+        reduction: ``'official'``, ``'distinct'`` or ``'sum'``; see the function.
+        gather: Relate the samples of all processes (:class:`RelationLoss`).
+
+    Raises:
+        TypeError: If ``loss_weight`` or ``delta`` is not a number.
+        ValueError: If a setting is unknown or out of range.
+    """
+
+    def __init__(
+        self, loss_weight: float = 1.0, *, delta: float = 1.0, reduction: str = 'official', gather: bool = False
+    ) -> None:
+        super().__init__(loss_weight, gather=gather, delta=delta, reduction=reduction)
+        check_rkd_settings('RKDDistanceLoss', delta, reduction)
+
+    def relation(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Compare as the function does."""
+        return rkd_distance(student, teacher, **self.settings)
+
+
+@MODELS.register_module()
+class RKDAngleLoss(RelationLoss):
+    """:func:`~mmkd_ext.functional.rkd_angle` times a weight.
+
+    Args:
+        loss_weight: 50 for classification beside the task's loss, 2 for metric learning without one, both with the
+            official reduction.
+        delta: Where Huber's loss turns from square to linear.
+        reduction: ``'official'``, ``'distinct'`` or ``'sum'``; see the function.
+        gather: Relate the samples of all processes (:class:`RelationLoss`).
+
+    Raises:
+        TypeError: If ``loss_weight`` or ``delta`` is not a number.
+        ValueError: If a setting is unknown or out of range.
+    """
+
+    def __init__(
+        self, loss_weight: float = 1.0, *, delta: float = 1.0, reduction: str = 'official', gather: bool = False
+    ) -> None:
+        super().__init__(loss_weight, gather=gather, delta=delta, reduction=reduction)
+        check_rkd_settings('RKDAngleLoss', delta, reduction)
+
+    def relation(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Compare as the function does."""
+        return rkd_angle(student, teacher, **self.settings)

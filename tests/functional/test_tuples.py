@@ -1,0 +1,157 @@
+"""Sampling against its distribution, the hash mask against what it promises, the loss against RKD over all tuples."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from mmkd_ext.functional import (
+    angle_potential,
+    distance_potential,
+    keep_tuples,
+    rkd_angle,
+    rkd_distance,
+    sample_tuples,
+    simplex_potential,
+    tuple_relation,
+)
+
+
+def all_tuples(num_samples, order):
+    return torch.tensor(list(itertools.permutations(range(num_samples), order)))
+
+
+def random_pair(num_samples=7, dtype=torch.float64):
+    return torch.randn(num_samples, 4, dtype=dtype), torch.randn(num_samples, 6, dtype=dtype)
+
+
+@pytest.mark.parametrize('order', [1, 2, 3, 5])
+def test_samples_are_distinct_and_every_tuple_is_equally_likely(order):
+    num_samples, num_draws = 5, 60_000
+    tuples = sample_tuples(num_samples, order, num_draws)
+    place = (tuples * num_samples ** torch.arange(order)).sum(dim=1)
+    expected_place = (all_tuples(num_samples, order) * num_samples ** torch.arange(order)).sum(dim=1)
+    counts = torch.bincount(place, minlength=num_samples**order)
+    assert counts.sum() == counts[expected_place].sum()
+    # Chi-squared has a mean of k - 1 and a standard deviation of sqrt(2 (k - 1)).
+    num_cells = len(expected_place)
+    mean = num_draws / num_cells
+    chi_squared = float((counts[expected_place] - mean).square().sum()) / mean
+    assert chi_squared < num_cells - 1 + 5 * math.sqrt(2 * (num_cells - 1))
+
+
+def test_equal_seeds_draw_equal_tuples():
+    first, second = (sample_tuples(9, 4, 50, generator=torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(('order', 'num_tuples'), [(0, 3), (6, 3), (2, -1)])
+def test_tuples_that_do_not_exist(order, num_tuples):
+    with pytest.raises(ValueError, match='sample_tuples: expected 1 <= order <= num_samples'):
+        sample_tuples(5, order, num_tuples)
+
+
+@pytest.mark.parametrize('order', [2, 3])
+@pytest.mark.parametrize('fraction', [0.0, 0.1, 0.5, 1.0])
+def test_share_of_kept_tuples(order, fraction):
+    tuples = torch.combinations(torch.arange(60), order)
+    kept = keep_tuples(torch.arange(60), tuples, fraction=fraction, epoch=0).double().mean()
+    assert abs(float(kept) - fraction) <= 5 * math.sqrt(fraction * (1 - fraction) / len(tuples))
+
+
+def test_mask_depends_on_the_samples_and_not_on_their_place():
+    ids = torch.randperm(10_000)[:40]
+    tuples = torch.combinations(torch.arange(40), 3)
+    kept = keep_tuples(ids, tuples, fraction=0.3, epoch=5)
+    place = torch.randperm(40)
+    moved = keep_tuples(ids[place], place.argsort()[tuples].flip(dims=[1]), fraction=0.3, epoch=5)
+    assert torch.equal(kept, moved)
+
+
+def test_each_epoch_keeps_other_tuples():
+    tuples = torch.combinations(torch.arange(100), 2)
+    first, second = (keep_tuples(torch.arange(100), tuples, fraction=0.5, epoch=epoch) for epoch in (0, 1))
+    assert abs(float((first == second).double().mean()) - 0.5) < 5 * 0.5 / math.sqrt(len(tuples))
+
+
+def test_bad_fraction():
+    with pytest.raises(ValueError, match=r'keep_tuples: expected fraction in \[0, 1\] but got 2'):
+        keep_tuples(torch.arange(3), torch.tensor([[0, 1]]), fraction=2, epoch=0)
+
+
+@pytest.mark.parametrize(
+    ('loss', 'potential', 'order'), [(rkd_distance, distance_potential, 2), (rkd_angle, angle_potential, 3)]
+)
+@pytest.mark.parametrize('delta', [0.1, 1.0])
+def test_on_all_tuples_it_is_rkd(loss, potential, order, delta):
+    student, teacher = random_pair()
+    results = []
+    for function in (
+        lambda s: tuple_relation(s, teacher, all_tuples(7, order), potential=potential, delta=delta),
+        lambda s: loss(s, teacher, reduction='distinct', delta=delta),
+    ):
+        leaf = student.clone().requires_grad_()
+        value = function(leaf)
+        value.backward()
+        results.append((value.detach(), leaf.grad))
+    torch.testing.assert_close(*results, rtol=1e-10, atol=1e-13)
+
+
+def test_random_tuples_estimate_the_mean_over_all():
+    student, teacher = random_pair(24)
+    expected = rkd_angle(student, teacher, reduction='distinct')
+    estimates = torch.stack(
+        [tuple_relation(student, teacher, sample_tuples(24, 3, 300), potential=angle_potential) for _ in range(100)]
+    )
+    assert abs(estimates.mean() - expected) < 4 * estimates.std() / 10
+
+
+def test_own_potential_and_mask():
+    student, teacher = random_pair()
+    tuples, keep = sample_tuples(7, 2, 30), torch.arange(30) < 11
+
+    def product(gram_NN, pairs_M2):
+        return gram_NN[pairs_M2[:, 0], pairs_M2[:, 1]]
+
+    loss = tuple_relation(student, teacher, tuples, potential=product, keep=keep)
+    torch.testing.assert_close(loss, tuple_relation(student, teacher, tuples[:11], potential=product))
+    assert tuple_relation(student, teacher, tuples, potential=product, keep=torch.zeros(30)) == 0
+
+
+@pytest.mark.parametrize('potential', [distance_potential, simplex_potential])
+def test_half_input_and_offset(potential):
+    student, teacher = random_pair(dtype=torch.float32)
+    tuples = sample_tuples(7, 2 if potential is distance_potential else 4, 50)
+    far, near = 1000 + student, (1000 + student) - 1000
+    torch.testing.assert_close(
+        tuple_relation(far, teacher, tuples, potential=potential),
+        tuple_relation(near, teacher, tuples, potential=potential),
+    )
+    half = student.half().requires_grad_()
+    loss = tuple_relation(half, teacher, tuples, potential=potential)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert half.grad.dtype == torch.float16
+    assert half.grad.isfinite().all()
+
+
+def test_no_tuples_are_a_differentiable_zero():
+    student, teacher = random_pair()
+    loss = tuple_relation(
+        student.requires_grad_(), teacher, torch.zeros(0, 3, dtype=torch.int64), potential=angle_potential
+    )
+    loss.backward()
+    assert loss == 0
+    assert not student.grad.any()
+
+
+def test_bad_input():
+    student, teacher = random_pair()
+    tuples = sample_tuples(7, 3, 4)
+    with pytest.raises(ValueError, match=r'tuple_relation: expected tuples of shape \(M, O\) but got \(3,\)'):
+        tuple_relation(student, teacher, tuples[0, :], potential=angle_potential)
+    with pytest.raises(ValueError, match='tuple_relation: expected student and teacher'):
+        tuple_relation(student, teacher[:3], tuples, potential=angle_potential)
+    with pytest.raises(ValueError, match='tuple_relation: expected delta > 0'):
+        tuple_relation(student, teacher, tuples, potential=angle_potential, delta=-1.0)
