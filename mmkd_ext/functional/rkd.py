@@ -20,8 +20,8 @@ from mmkd_ext.functional.pairwise import Points, pairwise, position_gradient
 __all__ = ['check_rkd_settings', 'rkd_angle', 'rkd_distance']
 
 _REDUCTIONS = ('official', 'distinct', 'sum')
-# Numbers in one tile of cosines, of that many rows: a few CPU tiles fit a core's cache; a GPU wants fewer launches.
-_CPU_TILE, _GPU_TILE, _TILE_ROWS = 2**18, 2**22, 128
+# Cosines are computed in tiles of (vertices, ends, ends): a few fit a CPU core's cache; a GPU wants fewer launches.
+_CPU_TILE, _GPU_TILE = (16, 64), (64, 256)
 
 
 @full_precision
@@ -193,14 +193,15 @@ def _angle_sum(student: Points, teacher: Points, delta: float, with_slope: bool)
     square_NN = student.square_NN
     slope_NN = torch.zeros_like(square_NN) if with_slope else None
     loss = square_NN.new_zeros((), dtype=torch.float64)  # thousands of tiles add up
-    for vertices in _vertex_chunks(square_NN):
+    num_vertices, num_ends = _CPU_TILE if square_NN.device.type == 'cpu' else _GPU_TILE
+    for vertices in _slices(len(square_NN), num_vertices):
         arms, teacher_arms = _Arms(square_NN, vertices), _Arms(teacher.square_NN, vertices)
         product_sum_VN, cosine_sum_VN = torch.zeros_like(arms.square_VN), torch.zeros_like(arms.square_VN)
-        for rows, columns, weight in _half_of_pairs(len(square_NN)):
+        for rows, columns, weight in _half_of_pairs(len(square_NN), num_ends):
             cosine_VIK, product_VIK = arms.cosines(rows, columns)
             gap_VIK = cosine_VIK - teacher_arms.cosines(rows, columns)[0]
             huber_VIK = gap_VIK.clamp(-delta, delta)
-            loss += 2 * weight * gap_VIK.sub_(huber_VIK, alpha=0.5).mul_(huber_VIK).sum()
+            loss += weight * _huber_sum(gap_VIK.flatten(), huber_VIK.flatten())
             if slope_NN is not None:
                 product_VIK *= huber_VIK
                 cosine_VIK *= huber_VIK
@@ -227,20 +228,22 @@ class _Arms:
         return numerator_VIK.sub_(self.square_NN[rows, columns]).mul_(product_VIK), product_VIK
 
 
-def _vertex_chunks(square_NN: Tensor) -> Iterator[slice]:
-    num_samples = len(square_NN)
-    tile = _CPU_TILE if square_NN.device.type == 'cpu' else _GPU_TILE
-    size = max(tile // (num_samples * min(_TILE_ROWS, num_samples)), 1)
-    return (slice(start, start + size) for start in range(0, num_samples, size))
+def _huber_sum(gap: Tensor, slope: Tensor) -> Tensor:
+    """Huber loss of both orders of a pair, from the gap and its clamped value, which is the loss's slope."""
+    return 2 * torch.dot(slope, gap) - torch.dot(slope, slope)
 
 
-def _half_of_pairs(num_samples: int) -> Iterator[tuple[slice, slice, float]]:
-    """Blocks of (rows, columns) that hold each pair once, with weight 1, or in both orders, with weight 1/2 each."""
-    for start in range(0, num_samples, _TILE_ROWS):
-        stop = min(start + _TILE_ROWS, num_samples)
-        yield slice(start, stop), slice(start, stop), 0.5
-        if stop < num_samples:
-            yield slice(start, stop), slice(stop, num_samples), 1.0
+def _slices(total: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
+
+
+def _half_of_pairs(num_samples: int, size: int) -> Iterator[tuple[slice, slice, float]]:
+    """Tiles of (rows, columns) that hold each pair once, with weight 1, or in both orders, with weight 1/2 each."""
+    slices = _slices(num_samples, size)
+    for place, rows in enumerate(slices):
+        yield rows, rows, 0.5
+        for columns in slices[place + 1 :]:
+            yield rows, columns, 1.0
 
 
 def _add_both_ends(sum_VN: Tensor, value_VIK: Tensor, rows: slice, columns: slice, weight: float) -> None:
