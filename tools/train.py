@@ -7,19 +7,21 @@
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import barrier, is_main_process
+from mmengine.hub import get_config
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from stages import find_stages, is_trained, set_seed, short_path
 from startup import prepare
 
 
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line, or ``arguments`` in its place."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='where logs and checkpoints go; default: work_dirs/<config name>')
@@ -41,12 +43,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs that override the config')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def load_config(path: str, args: argparse.Namespace) -> Config:
     """Read a config and apply what the command line says about every stage alike."""
-    cfg = Config.fromfile(path)
+    cfg = get_config(path) if '::' in path else Config.fromfile(path)
     cfg.launcher = args.launcher
     if args.seed is not None:
         cfg = set_seed(cfg, args.seed)
@@ -115,9 +117,9 @@ def train_stages(cfg: Config, args: argparse.Namespace) -> None:
             )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point."""
-    args = parse_args()
+    args = parse_args(arguments)
     cfg = load_config(args.config, args)
     apply_options(cfg, args)
     prepare(cfg, args.launcher)

@@ -1,6 +1,7 @@
 """A model that teaches and is never changed."""
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -20,15 +21,28 @@ class FrozenTeacher:
     Args:
         model: The model, weights loaded. It is switched to eval mode, and its parameters need no gradient any more.
         taps: Texts for :meth:`Tap.parse`.
+        adapt: Makes the teacher's inputs from the student's, for example an :class:`InputAdapter`.
+        who: Name of the teacher in messages.
 
     Raises:
         KeyError: A tap names no module of ``model``.
         ValueError: A tap is malformed.
     """
 
-    def __init__(self, model: nn.Module, taps: Iterable[str]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        taps: Iterable[str],
+        adapt: Callable[[Any], Any] | None = None,
+        who: str = 'teacher',
+    ) -> None:
         self.model = model.eval().requires_grad_(False)
-        self._recorder = Recorder(model, taps, who='teacher')
+        self.taps = tuple(taps)
+        self.adapt = adapt
+        self.who = who
+        # OpenMMLab models are called with (inputs, data_samples, mode), those of timm and torchvision with inputs.
+        self._has_mode = 'mode' in inspect.signature(model.forward).parameters
+        self._recorder = Recorder(model, self.taps, who=who)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'FrozenTeacher':
         """Return the teacher itself: it never changes, so copies of its student (EMA) share it."""
@@ -37,14 +51,40 @@ class FrozenTeacher:
     def to(self, device: torch.device | str) -> 'FrozenTeacher':
         """Move the model; the student's device is the right one."""
         self.model.to(device)
+        if hasattr(self.adapt, 'to'):
+            self.adapt.to(device)
         return self
 
-    def features(self, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+    def features(self, inputs: Any, *args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
         """Call the model and return its tapped tensors, without a graph and in the caller's autocast mode.
+
+        Args:
+            inputs: The student's batch.
+            *args: Further arguments of an OpenMMLab model; a model whose forward has no ``mode`` gets none of them.
+            **kwargs: Likewise.
 
         Raises:
             RuntimeError: A tap did not fire exactly once, or its tensor was overwritten in place afterwards.
+            ValueError: The teacher wants other channels than ``inputs`` have.
         """
+        if not self._has_mode:
+            args, kwargs = (), {}
         with torch.no_grad(), self._recorder.record() as features:
-            self.model(*args, **kwargs)
+            images = inputs if self.adapt is None else self.adapt(inputs)
+            try:
+                self.model(images, *args, **kwargs)
+            except RuntimeError as error:
+                self._check_channels(images, error)
+                raise
         return features
+
+    def _check_channels(self, images: Any, error: RuntimeError) -> None:
+        """Say so if a forward failed because the first convolution wants other channels."""
+        stem = next((module for module in self.model.modules() if isinstance(module, nn.Conv2d)), None)
+        views = images if isinstance(images, (list, tuple)) else [images]
+        for view in views:
+            if stem is not None and view.ndim == 4 and view.shape[1] != stem.in_channels:
+                raise ValueError(
+                    f'{self.who}: expected inputs of {stem.in_channels} channels but the student gets images of shape '
+                    f'{tuple(view.shape)}; use a teacher for the same kind of images'
+                ) from error

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmkd_ext.distill.schedule import WeightSchedule
+
 __all__ = ['Term']
 
 _EXTRAS = ('labels', 'data_samples')
@@ -22,21 +24,31 @@ class Term:
         student: Tap of the student (:meth:`Tap.parse`).
         teacher: Tap of the teacher.
         loss: Module with ``forward(student, teacher, *, labels=..., data_samples=...) -> scalar``; each of the two
-            extras is passed only if the signature names it.
+            extras is passed only if the signature names it. ``labels`` stay on the device of the data samples.
+        of: Name of the teacher.
+        schedule: Factor on the loss over the course of training.
+        agreement: Whether both tensors are logits (N, C, ...) of the same classes, so that it can be logged how often
+            student and teacher prefer the same one.
         extras: Those extras that ``loss`` takes.
 
     Raises:
         TypeError: ``loss.forward`` cannot be called with what a term supplies.
-        ValueError: ``loss`` has trainable parameters.
+        ValueError: ``loss`` has trainable parameters, or ``name`` contains "loss".
     """
 
     name: str
     student: str
     teacher: str
     loss: nn.Module
+    of: str = 'teacher'
+    schedule: WeightSchedule = field(default_factory=WeightSchedule)
+    agreement: bool = False
     extras: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        if 'loss' in self.name:
+            # Statistics carry the name of their term, and mmengine adds up whatever has "loss" in its name.
+            raise ValueError(f"term {self.name!r}: expected a name without 'loss', which is put in front; rename it")
         signature = inspect.signature(self.loss.forward)
         self.extras = tuple(extra for extra in _EXTRAS if extra in signature.parameters)
         try:
@@ -67,7 +79,8 @@ class Term:
             data_samples: The batch's samples; ``labels`` are their ``gt_label`` in one tensor.
 
         Raises:
-            RuntimeError: the student's tensor needs no gradient, the labels are missing, or the loss is no scalar.
+            RuntimeError: The student's tensor needs no gradient, the labels are missing, or the loss is no scalar.
+        ValueError: The loss refuses the tensors; like a RuntimeError of its own, it names term and shapes.
         """
         student, teacher = student_features[self.student], teacher_features[self.teacher]
         if not student.requires_grad:
@@ -79,13 +92,25 @@ class Term:
             )
         extras: dict[str, Any] = {}
         if 'labels' in self.extras:
-            extras['labels'] = self._labels(data_samples).to(student.device)
+            extras['labels'] = self._labels(data_samples)
         if 'data_samples' in self.extras:
             extras['data_samples'] = data_samples
-        loss = self.loss(student, teacher, **extras)
+        loss = self._compute(student, teacher, extras)
         if loss.ndim != 0:
             raise RuntimeError(f'term {self.name!r}: expected a scalar loss but got shape {tuple(loss.shape)}')
         return loss
+
+    def _compute(self, student: torch.Tensor, teacher: torch.Tensor, extras: dict[str, Any]) -> torch.Tensor:
+        try:
+            return self.loss(student, teacher, **extras)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError) as error:
+            kind = ValueError if isinstance(error, ValueError) else RuntimeError
+            raise kind(
+                f'term {self.name!r}: {error} (student {tuple(student.shape)} at {self.student!r}, teacher '
+                f'{tuple(teacher.shape)} at {self.teacher!r})'
+            ) from error
 
     def _labels(self, data_samples: Sequence[Any] | None) -> torch.Tensor:
         labels = [getattr(sample, 'gt_label', None) for sample in data_samples or ()]

@@ -1,43 +1,60 @@
 """Relation distillation as a hook: any student of the Runner, its config otherwise untouched."""
 
-import shlex
 from collections.abc import Mapping
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import Hook, LoggerHook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.optim import OptimWrapper
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
-from mmkd_ext.distill import Distillation, FrozenTeacher, Term
-from mmkd_ext.models.build import build_model_from_config, load_weights
-from mmkd_ext.registry import HOOKS, MODELS
+from mmkd_ext.distill import CachedTeacher, Distillation, FrozenTeacher, TeacherCost, WeightSchedule, same_randomness
+from mmkd_ext.distill.report import table, term_table
+from mmkd_ext.hooks.distill_terms import build_term
+from mmkd_ext.hooks.teacher_cache import build_cached_teacher
+from mmkd_ext.models.teacher import Teacher, build_teacher, check_teacher_spec
+from mmkd_ext.registry import HOOKS
 
 __all__ = ['DistillHook']
+
+_REHEARSAL_SAMPLES = 4
 
 
 @HOOKS.register_module()
 class DistillHook(Hook):
-    """Adds ``loss_<term>`` between tapped tensors of student and frozen teacher to the student's losses.
+    """Adds ``loss_<term>`` between tapped tensors of student and frozen teachers to the student's losses.
 
     The student's parameters, optimizer, EMA copy, checkpoints and inference are those of a run without the hook.
-    The teacher gets the student's preprocessed batch.
+    A teacher gets the student's preprocessed batch, in its own normalization and size.
 
     Everything is set up in ``before_train``: ``before_run`` also happens when a model is only tested, which needs no
     teacher, and ``before_train`` comes after weights are loaded, activation checkpointing is switched on and EMA has
-    made its copy, but before the compiler sees the first batch.
+    made its copy, but before the compiler sees the first batch. There all terms are rehearsed with a few samples of
+    the training data, so that a tap that never fires or shapes that do not fit are found before the first iteration;
+    the rehearsal works on a copy of the student's tensors, and training is bit-identical to one without it.
+
+    Whenever a line is logged, statistics of each term are computed and logged with it
+    (:func:`mmkd_ext.distill.diagnostics.diagnose`, and ``share_<term>`` of the total loss); in other iterations they
+    cost nothing.
 
     Args:
-        teacher: ``dict(config=..., checkpoint=...)`` with a config path or ``'<package>::<path>'``, or
-            ``dict(model=dict(type=...), checkpoint=...)``. ``checkpoint`` is a file or an http(s) address; None (for
-            tests) leaves the teacher as its own ``init_cfg`` makes it.
+        teacher: The only teacher, ``dict(config=..., checkpoint=...)`` with a config path or ``'<package>::<path>'``,
+            or ``model=dict(type=...)``, ``timm=`` or ``torchvision=`` in place of ``config=``; all keys are those of
+            :func:`mmkd_ext.models.teacher.build_teacher`.
         terms: By name, ``dict(tap=..., loss=dict(type=...))``, or ``student=`` and ``teacher=`` in place of ``tap=``
             where the names differ. Taps: :meth:`mmkd_ext.distill.Tap.parse`; losses: :class:`mmkd_ext.distill.Term`.
+            Options: ``of=`` the name of its teacher, where there are several; ``schedule=dict(...)``
+            (:class:`mmkd_ext.distill.WeightSchedule`); ``agreement=True`` if both taps are logits of the same classes.
+        teachers: Several teachers by name, in place of ``teacher``.
 
     Raises:
+        KeyError: A term names no teacher.
         TypeError: Unknown or missing keys, or a loss that cannot be built or called.
+        ValueError: There are no terms, a teacher has none, or a schedule makes no sense.
 
     Example:
         >>> custom_hooks = [dict(
@@ -46,105 +63,140 @@ class DistillHook(Hook):
         ...     terms=dict(kd=dict(tap='head.fc', loss=dict(type='mmkd_ext.SoftTargetLoss', temperature=4.0))))]
     """
 
-    def __init__(self, teacher: Mapping[str, Any], terms: Mapping[str, Mapping[str, Any]]) -> None:
-        _check_teacher(teacher)
+    def __init__(
+        self,
+        teacher: Mapping[str, Any] | None = None,
+        terms: Mapping[str, Mapping[str, Any]] | None = None,
+        teachers: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        if bool(teacher) == bool(teachers):
+            raise TypeError('DistillHook: expected one of teacher=dict(...) and teachers=dict(name=dict(...), ...)')
         if not terms:
             raise ValueError('DistillHook: expected at least one term but got none')
-        self.teacher = teacher
-        self._terms = [_build_term(name, spec) for name, spec in terms.items()]
+        self.teachers = dict(teachers or {'teacher': teacher})
+        for name, spec in self.teachers.items():
+            check_teacher_spec(spec, self._who(name))
+        self._terms = [build_term(name, spec, self.teachers) for name, spec in terms.items()]
+        idle = sorted(self.teachers.keys() - {term.of for term in self._terms})
+        if idle:
+            raise ValueError(f'DistillHook: expected a term of each teacher but {idle} have none; remove them')
         self._distillation: Distillation | None = None
+        self._cost: TeacherCost | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Build the teacher and hook it to the student.
+        """Build the teachers, hook them to the student, and rehearse.
 
         Raises:
-            FileNotFoundError: The teacher's checkpoint is missing; the message has the command that makes it.
+            FileNotFoundError: A checkpoint is missing; the message has the command that makes it.
             KeyError: A tap names no module.
-            RuntimeError: The checkpoint is of another architecture.
-            ValueError: A tap is malformed, the checkpoint is refused or corrupt, or the teacher wants other inputs.
+            RuntimeError: A checkpoint is of another architecture, a tap does not fire, or it gets no gradient.
+            ValueError: A tap is malformed, a checkpoint is refused or corrupt, or a teacher wants other channels.
         """
+        self._check_time(runner)
         student = runner.model.module if is_model_wrapper(runner.model) else runner.model
         device = next(student.parameters()).device
-        model, loaded = _build_teacher(self.teacher)
-        _check_same_normalization(student, model)
-        teacher = FrozenTeacher(model, [term.teacher for term in self._terms]).to(device)
+        teachers = {name: self._build_teacher(name, student) for name in self.teachers}
         for term in self._terms:
             term.loss.to(device)
-        self._distillation = Distillation(student, teacher, self._terms)
-        size = sum(parameter.numel() for parameter in model.parameters())
-        taps = ', '.join(f'loss_{term.name} ({term.student} <- {term.teacher})' for term in self._terms)
-        runner.logger.info(f'DistillHook: {taps}; teacher {type(model).__name__}, {size:,} parameters, {loaded}')
+        frozen = {name: self._cached(name, teacher.frozen.to(device), runner) for name, teacher in teachers.items()}
+        self._distillation = Distillation(student, frozen, self._terms)
+        try:
+            self._rehearse(runner, student, device)
+        except BaseException:
+            self.after_train(runner)
+            raise
+        runner.logger.info(_report(teachers, self._distillation))
+        self._cost = TeacherCost(self._distillation, device)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Weigh the terms by their schedules, and decide what is measured in this iteration."""
+        self._distillation.set_time(epoch=runner.epoch, iteration=runner.iter)
+        self._distillation.diagnosing = self._is_logged(runner, batch_idx)
+        self._cost.before_step()
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        """Report what the teachers cost, once it is known.
+
+        Raises:
+            RuntimeError: The training step did not run the student's forward with ``mode='loss'``.
+        """
+        if self._distillation.num_steps == 0:
+            raise RuntimeError(
+                "DistillHook: expected the student's train_step to call its forward with mode='loss' but it did not, "
+                'so no term can be added; train a model that follows the contract of mmengine.BaseModel'
+            )
+        cost = self._cost.after_step()
+        if cost:
+            runner.logger.info(f'DistillHook: {cost}')
 
     def after_train(self, runner: Runner) -> None:
         """Leave the student as it was found."""
         self._distillation.remove()
         self._distillation = None
 
+    def _check_time(self, runner: Runner) -> None:
+        if not isinstance(runner.train_loop, IterBasedTrainLoop):
+            return
+        for term in self._terms:
+            if term.schedule != WeightSchedule() and term.schedule.by_epoch:
+                raise ValueError(
+                    f'term {term.name!r}: expected a schedule in iterations, as the training loop counts no epochs; '
+                    'write schedule=dict(by_epoch=False, ...) with times in iterations'
+                )
 
-def _check_teacher(teacher: Mapping[str, Any]) -> None:
-    if set(teacher) not in ({'config', 'checkpoint'}, {'model', 'checkpoint'}):
-        raise TypeError(
-            'DistillHook: expected teacher=dict(config=..., checkpoint=...) or dict(model=dict(...), checkpoint=...) '
-            f'but got the keys {sorted(teacher)}'
+    def _who(self, name: str) -> str:
+        return 'teacher' if len(self.teachers) == 1 else f'teacher {name!r}'
+
+    def _build_teacher(self, name: str, student: nn.Module) -> Teacher:
+        taps = [term.teacher for term in self._terms if term.of == name]
+        return build_teacher(self.teachers[name], taps, student, self._who(name))
+
+    def _cached(self, name: str, teacher: FrozenTeacher, runner: Runner) -> FrozenTeacher | CachedTeacher:
+        folder = self.teachers[name].get('cache')
+        return teacher if folder is None else build_cached_teacher(runner, teacher, folder)
+
+    def _rehearse(self, runner: Runner, student: nn.Module, device: torch.device) -> None:
+        student.train()  # as the training loop does next
+        is_single = isinstance(runner.optim_wrapper, OptimWrapper)
+        with same_randomness(device), runner.optim_wrapper.optim_context(student) if is_single else nullcontext():
+            data = student.data_preprocessor(_first_batch(runner.train_dataloader), True)
+            call = data if isinstance(data, dict) else dict(zip(('inputs', 'data_samples'), data, strict=False))
+            self._distillation.rehearse(student, **{**call, 'mode': 'loss'})
+
+    def _is_logged(self, runner: Runner, batch_idx: int) -> bool:
+        """Whether LoggerHook writes a line after this iteration."""
+        hook = next((hook for hook in runner.hooks if isinstance(hook, LoggerHook)), None)
+        if hook is None:
+            return False
+        loader = runner.train_dataloader
+        writes_rest = not hook.ignore_last or len(loader) <= hook.interval
+        return self.every_n_inner_iters(batch_idx, hook.interval) or (
+            writes_rest and self.end_of_epoch(loader, batch_idx)
         )
 
 
-def _build_term(name: str, spec: Mapping[str, Any]) -> Term:
-    if set(spec) not in ({'tap', 'loss'}, {'student', 'teacher', 'loss'}):
-        raise TypeError(
-            f'term {name!r}: expected dict(tap=..., loss=...) or dict(student=..., teacher=..., loss=...) but got the '
-            f'keys {sorted(spec)}'
-        )
-    try:
-        loss = MODELS.build(spec['loss'])
-    except TypeError as error:
-        raise TypeError(f'term {name!r}: {error}') from error
-    return Term(name, spec.get('student', spec.get('tap')), spec.get('teacher', spec.get('tap')), loss)
+def _first_batch(loader: DataLoader) -> Any:
+    """Load a few samples from all over the dataset, as the training's loader does but without moving it on."""
+    num_samples = len(loader.dataset)
+    indices = range(0, num_samples, max(num_samples // _REHEARSAL_SAMPLES, 1))[:_REHEARSAL_SAMPLES]
+    # Files that a dataset opens on first use must not be opened in this process if workers are forked from it later.
+    rehearsal = DataLoader(
+        loader.dataset,
+        batch_sampler=[list(indices)],
+        collate_fn=loader.collate_fn,
+        num_workers=min(loader.num_workers, 1),
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+    )
+    return next(iter(rehearsal))
 
 
-def _build_teacher(spec: Mapping[str, Any]) -> tuple[nn.Module, str]:
-    """Return the teacher with its weights, and a sentence on how they came in."""
-    checkpoint = spec['checkpoint']
-    if checkpoint is not None and '://' not in str(checkpoint) and not Path(checkpoint).expanduser().is_file():
-        raise FileNotFoundError(_how_to_train(spec))
-    # Initial weights drawn for the teacher must not shift the random numbers of the student's training.
-    with torch.random.fork_rng(devices=[]):
-        model = build_model_from_config(spec['config']) if 'config' in spec else MODELS.build(spec['model'])
-        if checkpoint is None:
-            model.init_weights()
-            return model, 'without a checkpoint'
-    report = load_weights(model, checkpoint, who='teacher')
-    unused = f', not used: {", ".join(report.unexpected)}' if report.unexpected else ''
-    return model, f'{report.matched} of {report.matched} entries loaded from {checkpoint}{unused}'
-
-
-def _how_to_train(spec: Mapping[str, Any]) -> str:
-    message = f'teacher: expected a checkpoint at {spec["checkpoint"]} but found no file'
-    if 'config' not in spec:
-        return message
-    work_dir = Path(spec['checkpoint']).parent
-    command = shlex.join(['python', 'tools/train.py', str(spec['config']), '--work-dir', str(work_dir)])
-    return f'{message}; train it with `{command}`, or add --with-teacher to the command of this run'
-
-
-def _check_same_normalization(student: nn.Module, teacher: nn.Module) -> None:
-    """The teacher gets the student's batch, so it must want the same numbers."""
-    own, wanted = _normalization(student), _normalization(teacher)
-    if wanted is not None and wanted != own:
-        raise ValueError(
-            f'teacher: expected the normalization of the student, {own or "none"}, but got {wanted}; '
-            'use a teacher trained with the same normalization'
-        )
-
-
-def _normalization(model: nn.Module) -> dict[str, Any] | None:
-    preprocessor = getattr(model, 'data_preprocessor', None)
-    if getattr(preprocessor, 'mean', None) is None:
-        return None
-    # mmpretrain and mmengine name the same switch differently.
-    swaps_channels = getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', False))
-    return {
-        'mean': preprocessor.mean.flatten().tolist(),
-        'std': preprocessor.std.flatten().tolist(),
-        'swaps_channels': bool(swaps_channels),
-    }
+def _report(teachers: Mapping[str, Teacher], distillation: Distillation) -> str:
+    rows = [
+        (name, teacher.source, f'{teacher.num_parameters:,}', teacher.loaded, str(teacher.frozen.adapt))
+        for name, teacher in teachers.items()
+    ]
+    about_teachers = table(('teacher', 'source', 'parameters', 'entries loaded', 'inputs'), rows)
+    return f'DistillHook:\n{about_teachers}\n\n{term_table(distillation.terms, distillation.shapes)}'

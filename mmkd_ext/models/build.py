@@ -1,5 +1,6 @@
 """Builds a model from a config of any OpenMMLab project, and loads its weights with a report."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,27 +53,45 @@ def build_model_from_config(config: str | Path) -> nn.Module:
 def load_weights(model: nn.Module, path: str | Path, who: str = 'model') -> LoadReport:
     """Load every parameter and buffer of ``model`` from a checkpoint, safely.
 
-    Entries that only the file has are allowed: a teacher may lack the head that its checkpoint was trained with.
+    The weights may lie under ``state_dict`` or ``model``, and their names may begin with what
+    ``DistributedDataParallel`` and ``torch.compile`` put in front. Whole parts that only the file has are allowed: a
+    teacher may lack the head that its checkpoint was trained with.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The file is refused or corrupt (:func:`load_checkpoint_safely`).
-        RuntimeError: The file lacks an entry of the model, or one has another shape.
+        RuntimeError: The file lacks an entry of the model, one has another shape, or the file has more of a part than
+            the model has, as that of a deeper network does.
     """
-    checkpoint = load_checkpoint_safely(path)
-    weights: dict[str, torch.Tensor] = checkpoint.get('state_dict', checkpoint)
+    weights = _weights(load_checkpoint_safely(path))
     stranger = f'{who}: expected the weights of a {type(model).__name__} but {path} is of another architecture; '
     try:
         result = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
         raise RuntimeError(f'{stranger}{error}') from error
     names = model.state_dict().keys()
-    if result.missing_keys:
+    parts = {_part(name) for name in names}
+    if result.missing_keys or any(_part(name) in parts for name in result.unexpected_keys):
         raise RuntimeError(
             f'{stranger}{len(names & weights.keys())} of {len(names)} entries match, missing are '
             f'{_some(result.missing_keys)}, unexpected are {_some(result.unexpected_keys)}'
         )
     return LoadReport(len(names), list(result.unexpected_keys))
+
+
+def _weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Find the state dict in a checkpoint."""
+    for key in ('state_dict', 'model'):
+        if isinstance(checkpoint.get(key), Mapping):
+            checkpoint = checkpoint[key]
+    for prefix in ('module.', '_orig_mod.'):
+        if checkpoint and all(name.startswith(prefix) for name in checkpoint):
+            checkpoint = {name.removeprefix(prefix): value for name, value in checkpoint.items()}
+    return checkpoint
+
+
+def _part(name: str) -> str:
+    return name.partition('.')[0]
 
 
 def _some(names: list[str]) -> str:

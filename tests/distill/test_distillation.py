@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mmkd_ext.distill import Distillation, FrozenTeacher, Term
+from mmkd_ext.distill import Distillation, FrozenTeacher, Stopwatch, Term, WeightSchedule
 
 
 class Net(nn.Module):
@@ -47,7 +47,7 @@ SAMPLES = [SimpleNamespace(gt_label=torch.tensor([i % 2])) for i in range(6)]
 def distilled(terms=None, **student):
     student, teacher = Net(4, **student), Net(5)
     terms = terms or [Term('gram', 'body', 'body', GramLoss())]
-    frozen = FrozenTeacher(teacher, [term.teacher for term in terms])
+    frozen = {'teacher': FrozenTeacher(teacher, [term.teacher for term in terms])}
     return student, teacher, Distillation(student, frozen, terms)
 
 
@@ -160,3 +160,120 @@ def test_remove_leaves_a_plain_student():
     distillation.remove()
     assert set(student(X, SAMPLES, mode='loss')) == {'loss_cls', 'accuracy'}
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in student.modules())
+
+
+class CountingNet(Net):
+    """A teacher that counts its forwards."""
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        self.num_forwards = getattr(self, 'num_forwards', 0) + 1
+        return super().forward(inputs, data_samples, mode)
+
+
+def two_teachers(**schedules):
+    """A student with two terms of teacher a and one of teacher b."""
+    student, models = Net(4), {'a': CountingNet(5), 'b': CountingNet(6)}
+    places = {'a1': ('body', 'a'), 'a2': ('body.0', 'a'), 'b1': ('body', 'b')}
+    terms = [
+        Term(name, tap, tap, GramLoss(), of=of, schedule=WeightSchedule(by_epoch=False, **schedules.get(name, {})))
+        for name, (tap, of) in places.items()
+    ]
+    frozen = {
+        name: FrozenTeacher(model, [term.teacher for term in terms if term.of == name])
+        for name, model in models.items()
+    }
+    return student, models, Distillation(student, frozen, terms)
+
+
+def num_forwards(models):
+    return {name: getattr(model, 'num_forwards', 0) for name, model in models.items()}
+
+
+def test_each_teacher_runs_once_however_many_terms_it_has():
+    student, models, _ = two_teachers()
+    losses = student(X, SAMPLES, mode='loss')
+    assert num_forwards(models) == {'a': 1, 'b': 1}
+    for name, tap, model in (('a1', 'body', models['a']), ('b1', 'body', models['b'])):
+        feature_S, feature_T = student.get_submodule(tap)(X), model.get_submodule(tap)(X)
+        torch.testing.assert_close(losses[f'loss_{name}'], GramLoss()(feature_S, feature_T))
+
+
+def test_a_schedule_weighs_a_term():
+    student, _, distillation = two_teachers(a1={'warmup': 4})
+    full = student(X, SAMPLES, mode='loss')
+    distillation.set_time(epoch=9, iteration=1)
+    losses = student(X, SAMPLES, mode='loss')
+    torch.testing.assert_close(losses['loss_a1'], full['loss_a1'] / 4)
+    torch.testing.assert_close(losses['loss_a2'], full['loss_a2'])
+
+
+def test_a_teacher_without_an_active_term_does_not_run():
+    student, models, distillation = two_teachers(a1={'begin': 1}, a2={'begin': 2}, b1={'stop': 2})
+    seen = []
+    for iteration in range(3):
+        distillation.set_time(epoch=0, iteration=iteration)
+        losses = student(X, SAMPLES, mode='loss')
+        seen.append((num_forwards(models), {name for name in ('loss_a1', 'loss_a2', 'loss_b1') if losses[name] != 0}))
+    assert seen == [
+        ({'a': 0, 'b': 1}, {'loss_b1'}),
+        ({'a': 1, 'b': 2}, {'loss_a1', 'loss_b1'}),
+        ({'a': 2, 'b': 2}, {'loss_a1', 'loss_a2'}),
+    ]
+
+
+def test_a_term_that_is_off_is_not_computed():
+    class Forbidden(nn.Module):
+        def forward(self, student, teacher):
+            raise AssertionError
+
+    schedule = WeightSchedule(begin=1)
+    student, teacher, distillation = distilled([Term('gram', 'body', 'body', Forbidden(), schedule=schedule)])
+    distillation.set_time(epoch=0, iteration=0)
+    losses = student(X, SAMPLES, mode='loss')
+    assert losses['loss_gram'] == 0
+    assert teacher.modes == []
+    losses['loss_cls'].backward()
+
+
+def test_statistics_only_when_diagnosing():
+    student, _, distillation = two_teachers(b1={'begin': 1})
+    plain = student(X, SAMPLES, mode='loss')
+    assert not [name for name in plain if 'loss' not in name and name != 'accuracy']
+    distillation.diagnosing = True
+    distillation.set_time(epoch=0, iteration=0)
+    losses = student(X, SAMPLES, mode='loss')
+    expected = {f'{kind}_{term}' for kind in ('share', 'cka', 'collapse') for term in ('a1', 'a2')}
+    assert {name for name in losses if 'loss' not in name} == expected | {'accuracy'}
+    total = losses['loss_cls'] + losses['loss_a1'] + losses['loss_a2']
+    torch.testing.assert_close(losses['share_a1'], (losses['loss_a1'] / total).detach())
+    assert distillation.shapes['a2'] == ((6, 4), (6, 5))
+
+
+def test_rehearsal_computes_all_terms_and_leaves_no_trace():
+    class Drawing(GramLoss):
+        def __init__(self):
+            super().__init__()
+            self.generator = torch.Generator().manual_seed(0)
+
+        def forward(self, student, teacher):
+            return super().forward(student, teacher) * torch.rand((), generator=self.generator)
+
+    loss = Drawing()
+    student, _, distillation = distilled([Term('gram', 'body', 'body', loss, schedule=WeightSchedule(begin=5))])
+    distillation.set_time(epoch=0, iteration=0)
+    before, draws = copy.deepcopy(student.state_dict()), loss.generator.get_state()
+    losses = distillation.rehearse(student, inputs=X, data_samples=SAMPLES, mode='loss')
+    assert losses['loss_gram'] > 0
+    assert distillation.shapes == {'gram': ((6, 4), (6, 5))}
+    assert torch.equal(loss.generator.get_state(), draws)
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+    assert distillation.num_steps == 0
+    assert student(X, SAMPLES, mode='loss')['loss_gram'] == 0  # the schedule holds again
+    assert distillation.num_steps == 1
+
+
+def test_forwards_of_teachers_are_timed_on_request():
+    student, _, distillation = two_teachers()
+    distillation.stopwatches = {'a': Stopwatch(torch.device('cpu')), 'b': Stopwatch(torch.device('cpu'))}
+    student(X, SAMPLES, mode='loss')
+    assert all(watch.seconds() > 0 for watch in distillation.stopwatches.values())

@@ -71,3 +71,48 @@ def test_moves_to_a_device(model):
 def test_messages_name_the_teacher(model):
     with pytest.raises(KeyError, match='teacher: expected a module'):
         FrozenTeacher(model, ['neck'])
+
+
+class Host(nn.Module):
+    """A model with the forward of OpenMMLab."""
+
+    def __init__(self, in_channels=3):
+        super().__init__()
+        self.stem = nn.Conv2d(in_channels, 2, 3)
+        self.calls = []
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        self.calls.append((data_samples, mode))
+        return self.stem(inputs[0] if isinstance(inputs, list) else inputs)
+
+
+def test_a_plain_model_gets_only_the_inputs(model):
+    x = torch.randn(2, 3)
+    features = FrozenTeacher(model, ['3']).features(inputs=x, data_samples=['a', 'b'], mode='tensor')
+    torch.testing.assert_close(features['3'], model(x))
+
+
+def test_a_host_model_gets_samples_and_mode():
+    host = Host()
+    FrozenTeacher(host, ['stem']).features(inputs=torch.randn(2, 3, 4, 4), data_samples=['a', 'b'], mode='tensor')
+    assert host.calls == [(['a', 'b'], 'tensor')]
+
+
+def test_inputs_are_adapted():
+    x = torch.randn(2, 3, 4, 4)
+    host = Host()
+    features = FrozenTeacher(host, ['stem'], adapt=lambda inputs: 2 * inputs).features(x)
+    torch.testing.assert_close(features['stem'], host.stem(2 * x))
+
+
+@pytest.mark.parametrize('wrap', [lambda x: x, lambda x: [x, x]])
+def test_other_channels(wrap):
+    teacher = FrozenTeacher(Host(in_channels=1), ['stem'], who="teacher 'grey'")
+    message = r"teacher 'grey': expected inputs of 1 channels but the student gets images of shape \(2, 3, 4, 4\)"
+    with pytest.raises(ValueError, match=message):
+        teacher.features(wrap(torch.randn(2, 3, 4, 4)))
+
+
+def test_other_errors_pass_through():
+    with pytest.raises(RuntimeError, match='Kernel size'):
+        FrozenTeacher(Host(), ['stem']).features(torch.randn(2, 3, 2, 2))

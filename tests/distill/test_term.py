@@ -79,6 +79,31 @@ def test_loss_that_is_no_scalar():
         term(lambda student, teacher: student.sum(1))(STUDENT, TEACHER)
 
 
+def test_an_error_of_the_loss_names_term_and_shapes():
+    def forward(student, teacher):
+        raise ValueError('expected more')
+
+    with pytest.raises(ValueError, match=r"term 'sp': expected more \(student \(3, 2\) at 'neck', teacher \(3, 2\) at"):
+        term(forward)(STUDENT, TEACHER)
+
+
+def test_a_name_that_mmengine_would_add_up():
+    with pytest.raises(ValueError, match="term 'my_loss': expected a name without 'loss'"):
+        Term('my_loss', 'neck', 'neck', loss_module(lambda student, teacher: student.sum()))
+
+
+def test_labels_stay_on_their_device():
+    seen = {}
+
+    def forward(student, teacher, *, labels):
+        seen['device'] = labels.device.type
+        return student.sum()
+
+    student = {'neck': torch.ones(3, 2, device='meta', requires_grad=True)}
+    term(forward)(student, {'neck[0]': torch.ones(3, 2, device='meta')}, SAMPLES)
+    assert seen['device'] == 'cpu'
+
+
 @pytest.mark.parametrize('samples', [None, [SimpleNamespace()]])
 def test_labels_that_the_batch_has_not(samples):
     with pytest.raises(RuntimeError, match=r"term 'sp': expected data samples with a gt_label"):

@@ -1,18 +1,23 @@
 import copy
 import logging
 import os
+import re
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
+from mmengine.dataset import default_collate
 from mmengine.logging import MMLogger
-from mmengine.model import BaseModel, ImgDataPreprocessor
-from mmengine.runner import Runner
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
+from mmengine.runner import IterBasedTrainLoop, Runner
 from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.nn.functional import cross_entropy, dropout
+from torch.utils.data import DataLoader
 
 from mmkd_ext.hooks import DistillHook
 
@@ -20,16 +25,22 @@ from mmkd_ext.hooks import DistillHook
 class Net(BaseModel):
     """A classifier of 3 features; dropout and batch statistics tell train mode from eval mode."""
 
-    def __init__(self, width=4, num_classes=2, drop=0.1, data_preprocessor=None):
-        super().__init__(data_preprocessor)
+    def __init__(self, width=4, num_classes=2, drop=0.1, criterion=True):
+        super().__init__()
         self.drop = drop
+        self.criterion = criterion
+        self.num_forwards = 0
         self.backbone = nn.Sequential(nn.Linear(3, width), nn.BatchNorm1d(width), nn.Tanh())
         self.head = nn.Linear(width, num_classes)
+        self.never = nn.Identity()
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
+        self.num_forwards += 1
         logits = self.head(dropout(self.backbone(inputs), self.drop, self.training))
         if mode != 'loss':
             return logits
+        if not self.criterion:
+            return {'loss_cls': logits.square().mean()}
         return {'loss_cls': cross_entropy(logits, torch.cat([sample.gt_label for sample in data_samples]))}
 
 
@@ -85,7 +96,7 @@ def hook_config(checkpoint, terms=None):
     return {'type': 'mmkd_ext.DistillHook', 'teacher': teacher_of(checkpoint), 'terms': terms or TERMS}
 
 
-def make_runner(work_dir, hooks=(), epochs=2, cfg=None, drop=0.1, **kwargs):
+def make_runner(work_dir, hooks=(), epochs=2, cfg=None, drop=0.1, log_interval=10, num_workers=0, **kwargs):
     return Runner(
         model={'type': Net, 'drop': drop},
         work_dir=str(work_dir),
@@ -93,12 +104,16 @@ def make_runner(work_dir, hooks=(), epochs=2, cfg=None, drop=0.1, **kwargs):
             'dataset': samples(),
             'sampler': {'type': 'DefaultSampler', 'shuffle': True},
             'batch_size': BATCH,
+            'num_workers': num_workers,
             'collate_fn': {'type': 'default_collate'},
         },
         train_cfg={'by_epoch': True, 'max_epochs': epochs},
         optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.1}, **kwargs.pop('optim_wrapper', {})},
         custom_hooks=list(hooks),
-        default_hooks={'checkpoint': {'type': 'CheckpointHook', 'interval': 1}},
+        default_hooks={
+            'checkpoint': {'type': 'CheckpointHook', 'interval': 1},
+            'logger': log_interval and {'type': 'LoggerHook', 'interval': log_interval},
+        },
         randomness={'seed': 0},
         experiment_name=f'{work_dir.name}_{epochs}_{len(hooks)}',
         cfg=cfg and Config(cfg),
@@ -107,29 +122,34 @@ def make_runner(work_dir, hooks=(), epochs=2, cfg=None, drop=0.1, **kwargs):
     )
 
 
+def is_plain(student):
+    return not any(module._forward_hooks or module._forward_pre_hooks for module in student.modules())
+
+
 def the_hook(runner):
     (hook,) = (hook for hook in runner.hooks if isinstance(hook, DistillHook))
     return hook
 
 
 class Watch:
-    """Keeps the teacher that a DistillHook builds and a copy of its state, after the set-up."""
+    """Keeps the teachers that a DistillHook builds and copies of their state, after the set-up."""
 
     def __init__(self, monkeypatch):
         set_up = DistillHook.before_train
 
         def before_train(hook, runner):
             set_up(hook, runner)
-            self.teacher = hook._distillation.teacher.model
-            self.before = copy.deepcopy(self.teacher.state_dict())
+            self.teachers = [teacher.model for teacher in hook._distillation.teachers.values()]
+            self.before = [copy.deepcopy(teacher.state_dict()) for teacher in self.teachers]
 
         monkeypatch.setattr(DistillHook, 'before_train', before_train)
 
     def assert_identical(self):
-        assert not self.teacher.training
-        for name, value in self.teacher.state_dict().items():
-            assert torch.equal(value, self.before[name]), name
-        assert all(p.grad is None and not p.requires_grad for p in self.teacher.parameters())
+        for teacher, before in zip(self.teachers, self.before, strict=True):
+            assert not teacher.training
+            for name, value in teacher.state_dict().items():
+                assert torch.equal(value, before[name]), name
+            assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
 
 
 @pytest.fixture
@@ -144,9 +164,23 @@ def logged(runner, name='train/loss_gram'):
 # What it adds
 
 
-def set_up(model, hook):
+def runner_of(model, logger=None, dataset=None, train_loop=None):
+    """What a hook sees of a Runner before training."""
+    loader = DataLoader(dataset or samples(), batch_size=BATCH, collate_fn=default_collate)
+    optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    return SimpleNamespace(
+        model=model,
+        logger=logger or MMLogger.get_instance('test'),
+        train_dataloader=loader,
+        optim_wrapper=optimizer,
+        train_loop=train_loop,
+        hooks=[],
+    )
+
+
+def set_up(model, hook, **runner):
     """Attach the hook as the Runner would, without training."""
-    hook.before_train(SimpleNamespace(model=model, logger=MMLogger.get_instance('test')))
+    hook.before_train(runner_of(model, **runner))
 
 
 def test_value_and_gradient_are_those_of_an_independent_computation(checkpoint):
@@ -196,7 +230,7 @@ def test_training_changes_neither_teacher_nor_the_form_of_the_student(tmp_path, 
     watch.assert_identical()
     assert len(logged(runner)) == 8
     assert hook._distillation is None
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in runner.model.modules())
+    assert is_plain(runner.model)
     make_runner(tmp_path / 'without').train()
     with_hook, without = (
         torch.load(tmp_path / name / 'epoch_2.pth', weights_only=False) for name in ('with', 'without')
@@ -246,6 +280,102 @@ def test_resume_goes_on_with_the_term(tmp_path, checkpoint, watch):
     assert len(logged(runner)) == 12
 
 
+class HalfPrecision(OptimWrapper):
+    """mmengine's AmpOptimWrapper does not run on a CPU."""
+
+    @contextmanager
+    def optim_context(self, model):
+        with super().optim_context(model), torch.autocast('cpu', torch.bfloat16):
+            yield
+
+
+def test_with_automatic_mixed_precision(tmp_path, checkpoint, watch):
+    terms = {
+        'gram': TERMS['gram'],
+        'kd': {'tap': 'head', 'loss': {'type': 'mmkd_ext.SoftTargetLoss', 'temperature': 4.0}},
+    }
+    runner = make_runner(tmp_path, [hook_config(checkpoint, terms)], optim_wrapper={'type': HalfPrecision})
+    dtypes = []
+    runner.model.head.register_forward_hook(lambda module, args, output: dtypes.append(output.dtype))
+    runner.train()
+    watch.assert_identical()
+    assert set(dtypes) == {torch.bfloat16}
+    assert torch.tensor(logged(runner)).isfinite().all()
+    assert len(logged(runner, 'train/loss_kd')) == 8
+
+
+def test_with_several_teachers(tmp_path, checkpoint, watch):
+    torch.save(Net(width=5).state_dict(), tmp_path / 'other.pth')
+    hook = {
+        'type': 'mmkd_ext.DistillHook',
+        'teachers': {
+            'wide': teacher_of(checkpoint),
+            'other': {'model': {'type': Net, 'width': 5}, 'checkpoint': str(tmp_path / 'other.pth')},
+        },
+        'terms': {'gram': {**TERMS['gram'], 'of': 'wide'}, 'more': {**TERMS['gram'], 'of': 'other'}},
+    }
+    runner = make_runner(tmp_path, [hook])
+    runner.train()
+    watch.assert_identical()
+    assert len(watch.teachers) == 2
+    assert len(logged(runner)) == len(logged(runner, 'train/loss_more')) == 8
+
+
+def test_a_schedule_goes_on_after_a_resume(tmp_path, checkpoint):
+    schedule = {'by_epoch': False, 'begin': 2, 'warmup': 4, 'stop': 10}
+    hook = hook_config(checkpoint, {'gram': {**TERMS['gram'], 'schedule': schedule}})
+    whole = make_runner(tmp_path / 'whole', [hook], epochs=3, drop=0.0)
+    whole.train()
+    make_runner(tmp_path / 'parts', [hook], epochs=1, drop=0.0).train()
+    rest = make_runner(tmp_path / 'parts', [hook], epochs=3, drop=0.0, resume=True)
+    rest.train()
+    course = torch.tensor(logged(whole))
+    torch.testing.assert_close(torch.tensor(logged(rest)), course, rtol=0, atol=0)
+    assert ((course == 0) == torch.tensor([t <= 2 or t >= 10 for t in range(12)])).all()
+
+
+def test_statistics_are_logged_with_each_line_and_never_between(tmp_path, checkpoint):
+    terms = {'gram': TERMS['gram'], 'head': {'tap': 'head', 'loss': {'type': GramLoss}, 'agreement': True}}
+    runner = make_runner(tmp_path, [hook_config(checkpoint, terms)], log_interval=2)
+    lines = []
+    add_scalars = runner.visualizer.add_scalars
+    runner.visualizer.add_scalars = lambda tag, **kwargs: lines.append(dict(tag)) or add_scalars(tag, **kwargs)
+    runner.train()
+    kinds = {'share', 'cka', 'collapse'}
+    names = {f'{kind}_{term}' for kind in kinds for term in terms} | {'agree_head'}
+    assert len(lines) == 4
+    for name in names:
+        assert len(logged(runner, f'train/{name}')) == 4, name
+        assert all(name in line for line in lines)
+    for line, share in zip(lines, logged(runner, 'train/share_gram'), strict=True):
+        assert line['share_gram'] == pytest.approx(share)
+        assert 0 < line['share_gram'] + line['share_head'] < 1
+        assert line['agree_head'] in (0, 0.25, 0.5, 0.75, 1)
+
+
+def test_without_a_logger_there_are_no_statistics(tmp_path, checkpoint):
+    runner = make_runner(tmp_path, [hook_config(checkpoint)], log_interval=None)
+    runner.train()
+    assert not [name for name in runner.message_hub.log_scalars if 'cka' in name]
+
+
+def test_the_cost_of_the_teacher_is_reported_once(tmp_path, checkpoint, caplog):
+    runner = make_runner(tmp_path, [hook_config(checkpoint)], epochs=5)
+    runner.logger = logging.getLogger('plain')
+    with caplog.at_level(logging.INFO, 'plain'):
+        runner.train()
+    costs = [record.message for record in caplog.records if "share of the teachers' forwards" in record.message]
+    assert len(costs) == 1
+    assert re.search(r'mean of 10 steps: teacher \d+% \([\d.]+ ms\)$', costs[0])
+
+
+def test_data_that_workers_load(tmp_path, checkpoint, watch):
+    runner = make_runner(tmp_path, [hook_config(checkpoint)], epochs=1, num_workers=1)
+    runner.train()
+    watch.assert_identical()
+    assert len(logged(runner)) == 4
+
+
 @pytest.mark.parametrize('backend', ['eager', 'aot_eager'])
 def test_compiled_training_computes_the_same(tmp_path, checkpoint, watch, backend):
     plain = make_runner(tmp_path / 'plain', [hook_config(checkpoint)])
@@ -285,14 +415,19 @@ def test_priority_is_mmengines(tmp_path, checkpoint):
     assert the_hook(runner).priority == 'LOW'
 
 
-def test_start_is_reported_once(checkpoint, caplog):
+def test_the_start_is_reported_once_as_a_table(checkpoint, caplog):
     logger = logging.getLogger('plain')
+    terms = {
+        'gram': {'student': 'backbone', 'teacher': 'head:in', 'loss': {'type': GramLoss, 'loss_weight': 2.0}},
+        'same': {'tap': 'head', 'loss': {'type': SameClassLoss}, 'schedule': {'warmup': 3}},
+    }
     with caplog.at_level(logging.INFO, 'plain'):
-        DistillHook(teacher_of(checkpoint), TERMS).before_train(SimpleNamespace(model=Net(), logger=logger))
+        set_up(Net(), DistillHook(teacher_of(checkpoint), terms), logger=logger)
     (record,) = caplog.records
-    assert record.message.startswith(
-        'DistillHook: loss_gram (backbone <- backbone); teacher Net, 50 parameters, 9 of 9'
-    )
+    lines = [' '.join(line.split()) for line in record.message.splitlines()]
+    assert f"teacher Net 50 9 of 9 from {checkpoint} the student's" in lines
+    assert 'loss_gram backbone (4, 4) teacher: head:in (4, 6) GramLoss 2.0 constant' in lines
+    assert 'loss_same head (4, 2) teacher: head (4, 2) SameClassLoss - warm-up 3 (epochs)' in lines
 
 
 # Two processes
@@ -317,9 +452,13 @@ def _train_replica(rank, folder, checkpoint):
         state = copy.deepcopy(student.state_dict())
         steps.append({'inputs': call['inputs'], 'labels': labels_of(call['data_samples']), 'state': state})
 
+    patch = pytest.MonkeyPatch()
+    teacher = Watch(patch)
     student = runner.model.module
     student.register_forward_pre_hook(watch, with_kwargs=True)
     runner.train()
+    teacher.assert_identical()
+    patch.undo()
     torch.save({'steps': steps, 'final': student.state_dict()}, folder / f'rank_{rank}.pth')
     dist.destroy_process_group()
 
@@ -334,6 +473,8 @@ def test_two_processes_stay_equal_and_average_the_gradient_of_the_term(tmp_path,
     trained = dict(Net().named_parameters())
     for name in trained:
         assert torch.equal(ranks[0]['final'][name], ranks[1]['final'][name]), name
+    for rank in ranks:
+        del rank['steps'][0]  # the rehearsal
     assert len(ranks[0]['steps']) == 4
     assert not torch.equal(ranks[0]['steps'][0]['inputs'], ranks[1]['steps'][0]['inputs'])
 
@@ -382,7 +523,7 @@ def test_bad_terms(terms, error, message):
     'teacher', [{'config': 'a.py'}, {'checkpoint': None}, {'config': 'a', 'model': {}, 'checkpoint': None}]
 )
 def test_bad_teacher_keys(teacher):
-    with pytest.raises(TypeError, match=r'expected teacher=dict\(config=\.\.\., checkpoint=\.\.\.\)'):
+    with pytest.raises(TypeError, match=r'teacher: expected dict\(config=\.\.\., checkpoint=\.\.\.\)'):
         DistillHook(teacher, TERMS)
 
 
@@ -392,13 +533,47 @@ def test_bad_teacher_keys(teacher):
         ({'student': 'backbon', 'teacher': 'backbone'}, KeyError, r"student: .*did you mean one of \['backbone'"),
         ({'student': 'backbone', 'teacher': 'backbone.3'}, KeyError, r"teacher: .*did you mean one of \['backbone"),
         ({'tap': 'backbone['}, ValueError, r'tap: expected `module\.path`'),
+        ({'student': 'never', 'teacher': 'head'}, RuntimeError, r"student: tap 'never' .* fired 0 times"),
+        ({'student': 'head', 'teacher': 'never'}, RuntimeError, r"teacher: tap 'never' .* fired 0 times"),
+        ({'student': 'head[1]', 'teacher': 'head'}, TypeError, r"student: tap 'head\[1\]' expected a tuple"),
     ],
 )
 def test_bad_taps(checkpoint, tap, error, message):
     student = Net()
     with pytest.raises(error, match=message):
         set_up(student, DistillHook(teacher_of(checkpoint), {'gram': {**tap, 'loss': {'type': GramLoss}}}))
-    assert not student._forward_hooks
+    assert is_plain(student)
+
+
+def test_a_tap_in_a_frozen_layer(checkpoint):
+    student = Net()
+    student.backbone.requires_grad_(False)
+    with pytest.raises(RuntimeError, match=r"term 'gram': .* frozen layer"):
+        set_up(student, DistillHook(teacher_of(checkpoint), TERMS))
+    assert is_plain(student)
+
+
+def test_a_loss_that_does_not_take_the_shapes(checkpoint):
+    terms = {'mse': {'tap': 'backbone', 'loss': {'type': nn.MSELoss}}}
+    student = Net()
+    message = r"term 'mse': The size of tensor .* \(student \(4, 4\) at 'backbone', teacher \(4, 6\) at 'backbone'\)"
+    with pytest.raises(RuntimeError, match=message), pytest.warns(UserWarning, match='target size'):
+        set_up(student, DistillHook(teacher_of(checkpoint), terms))
+    assert is_plain(student)
+
+
+def test_labels_that_the_data_has_not(checkpoint):
+    terms = {'same': {'tap': 'head', 'loss': {'type': SameClassLoss}}}
+    dataset = [{'inputs': sample['inputs'], 'data_samples': BaseDataElement()} for sample in samples()]
+    student = Net(criterion=False)
+    with pytest.raises(RuntimeError, match=r"term 'same': expected data samples with a gt_label"):
+        set_up(student, DistillHook(teacher_of(checkpoint), terms), dataset=dataset)
+
+
+def test_agreement_between_other_classes(checkpoint):
+    terms = {'gram': {'tap': 'backbone', 'loss': {'type': GramLoss}, 'agreement': True}}
+    with pytest.raises(ValueError, match=r"term 'gram': .* \(4, 4\) of the student and \(4, 6\) of the teacher"):
+        set_up(Net(), DistillHook(teacher_of(checkpoint), terms))
 
 
 def test_missing_checkpoint_prints_the_command_that_makes_it():
@@ -409,17 +584,12 @@ def test_missing_checkpoint_prints_the_command_that_makes_it():
     assert command in str(caught.value)
 
 
-def test_missing_checkpoint_of_an_inline_teacher_names_the_file():
-    with pytest.raises(FileNotFoundError, match=r'expected a checkpoint at nothing\.pth but found no file$'):
-        set_up(Net(), DistillHook(teacher_of('nothing.pth'), TERMS))
-
-
 @pytest.mark.parametrize('model', [{'width': 5}, {'num_classes': 3}])
 def test_checkpoint_of_another_architecture(checkpoint, model):
     student = Net()
     with pytest.raises(RuntimeError, match=r'teacher: .* is of another architecture'):
         set_up(student, DistillHook(teacher_of(checkpoint, **model), TERMS))
-    assert not student._forward_hooks
+    assert is_plain(student)
 
 
 def test_hostile_checkpoint_does_not_run(tmp_path):
@@ -433,22 +603,35 @@ def test_hostile_checkpoint_does_not_run(tmp_path):
     assert not (tmp_path / 'marker').exists()
 
 
-def preprocessor(mean, bgr_to_rgb=False):
-    return {'type': ImgDataPreprocessor, 'mean': [mean] * 3, 'std': [2.0] * 3, 'bgr_to_rgb': bgr_to_rgb}
+def test_a_training_step_that_does_not_compute_losses(tmp_path, checkpoint):
+    runner = make_runner(tmp_path, [hook_config(checkpoint)])
+    runner.model.train_step = lambda data, optim_wrapper: {}
+    with pytest.raises(RuntimeError, match=r"expected the student's train_step to call its forward with mode='loss'"):
+        runner.train()
+
+
+def test_a_schedule_in_epochs_where_there_are_none(checkpoint):
+    terms = {'gram': {**TERMS['gram'], 'schedule': {'warmup': 5}}}
+    loop = IterBasedTrainLoop.__new__(IterBasedTrainLoop)
+    with pytest.raises(ValueError, match=r"term 'gram': .* write schedule=dict\(by_epoch=False"):
+        set_up(Net(), DistillHook(teacher_of(checkpoint), terms), train_loop=loop)
 
 
 @pytest.mark.parametrize(
-    ('own', 'message'),
-    [(None, 'but got'), (preprocessor(4.0), r'4\.0'), (preprocessor(3.0, bgr_to_rgb=True), "'swaps_channels': True")],
+    ('arguments', 'error', 'message'),
+    [
+        ({}, TypeError, r'expected one of teacher=dict\(\.\.\.\) and teachers='),
+        ({'teacher': teacher_of(None), 'teachers': {'a': teacher_of(None)}}, TypeError, 'expected one of teacher='),
+        ({'teachers': {'a': teacher_of(None), 'b': {}}}, TypeError, r"teacher 'b': expected dict\(config="),
+        ({'teachers': {'a': teacher_of(None), 'b': teacher_of(None)}}, KeyError, r"one of the teachers \['a', 'b'\]"),
+    ],
 )
-def test_a_teacher_with_another_normalization_is_refused(checkpoint, own, message):
-    hook = DistillHook(teacher_of(checkpoint, data_preprocessor=preprocessor(3.0)), TERMS)
-    with pytest.raises(ValueError, match=rf'teacher: expected the normalization of the student.*{message}'):
-        set_up(Net(data_preprocessor=own), hook)
+def test_bad_teachers(arguments, error, message):
+    with pytest.raises(error, match=message):
+        DistillHook(terms=TERMS, **arguments)
 
 
-@pytest.mark.parametrize('teacher', [None, preprocessor(3.0)])
-def test_a_teacher_with_the_same_or_no_normalization_is_accepted(checkpoint, teacher):
-    student = Net(data_preprocessor=preprocessor(3.0))
-    set_up(student, DistillHook(teacher_of(checkpoint, data_preprocessor=teacher), TERMS))
-    assert student._forward_hooks
+def test_a_teacher_without_a_term():
+    terms = {'gram': {**TERMS['gram'], 'of': 'a'}}
+    with pytest.raises(ValueError, match=r"expected a term of each teacher but \['b'\] have none"):
+        DistillHook(terms=terms, teachers={'a': teacher_of(None), 'b': teacher_of(None)})

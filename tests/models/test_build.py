@@ -53,7 +53,21 @@ def model():
     return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
 
 
-@pytest.mark.parametrize('wrap', [lambda weights: {'state_dict': weights, 'meta': {}}, lambda weights: weights])
+def prefixed(prefix):
+    return lambda weights: {'state_dict': {prefix + name: value for name, value in weights.items()}}
+
+
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda weights: {'state_dict': weights, 'meta': {}},
+        lambda weights: {'model': weights, 'epoch': 3},
+        lambda weights: weights,
+        prefixed('module.'),
+        prefixed('_orig_mod.'),
+        prefixed('module._orig_mod.'),
+    ],
+)
 def test_loads_every_entry_and_reports_what_is_left(tmp_path, model, wrap):
     source = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
     torch.save(wrap(source.state_dict()), tmp_path / 'a.pth')
@@ -79,3 +93,11 @@ def test_checkpoint_of_another_architecture(tmp_path, model, weights, message):
         RuntimeError, match=rf'(?s)teacher: .* Sequential .*a\.pth is of another architecture; .*{message}'
     ):
         load_weights(model, tmp_path / 'a.pth', who='teacher')
+
+
+def test_checkpoint_of_a_deeper_network(tmp_path):
+    """All that the model has is in the file, with the right shapes: the weights would load, and be wrong."""
+    shallow, deep = (nn.Sequential(nn.Sequential(*[nn.Linear(3, 3) for _ in range(depth)])) for depth in (2, 3))
+    torch.save(deep.state_dict(), tmp_path / 'a.pth')
+    with pytest.raises(RuntimeError, match=r'of another architecture; 4 of 4 entries match, .* unexpected are 0\.2\.w'):
+        load_weights(shallow, tmp_path / 'a.pth')

@@ -1,0 +1,153 @@
+"""Builds the teachers that a config describes, from whatever source."""
+
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmkd_ext.distill import FrozenTeacher, InputAdapter, Normalization
+from mmkd_ext.models.build import build_model_from_config, load_weights
+from mmkd_ext.models.zoo import build_zoo_model, weights_command
+from mmkd_ext.registry import MODELS
+
+__all__ = ['Teacher', 'build_teacher', 'check_teacher_spec']
+
+_SOURCES = ('config', 'model', 'timm', 'torchvision')
+_ZOOS = ('timm', 'torchvision')
+_OPTIONS = ('mean', 'std', 'flip_channels', 'input_size', 'cache')
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher, and what a report says of it.
+
+    Attributes:
+        frozen: The teacher itself.
+        source: Where model and weights come from.
+        num_parameters: Size of the model.
+        loaded: How its weights came in.
+    """
+
+    frozen: FrozenTeacher
+    source: str
+    num_parameters: int
+    loaded: str
+
+
+def check_teacher_spec(spec: Mapping[str, Any], who: str = 'teacher') -> None:
+    """Refuse a description that :func:`build_teacher` could not follow.
+
+    Raises:
+        TypeError: Keys are unknown or missing.
+    """
+    sources = [source for source in _SOURCES if source in spec]
+    unknown = sorted(set(spec) - {*_SOURCES, *_OPTIONS, 'checkpoint'})
+    if len(sources) != 1 or 'checkpoint' not in spec or unknown:
+        raise TypeError(
+            f'{who}: expected dict(config=..., checkpoint=...), or model=, timm= or torchvision= in place of config=, '
+            f'with any of {_OPTIONS}, but got the keys {sorted(spec)}'
+        )
+    if ('mean' in spec) != ('std' in spec) or (sources[0] in _ZOOS and 'mean' not in spec):
+        raise TypeError(
+            f'{who}: expected mean= and std= in the units of the pixels, 0 to 255, which a model of {sources[0]} does '
+            "not say by itself, or mean=None and std=None for the student's own, but got the keys "
+            f'{sorted(spec)}; for ImageNet these are mean=(123.675, 116.28, 103.53) and std=(58.395, 57.12, 57.375)'
+        )
+
+
+def build_teacher(spec: Mapping[str, Any], taps: Iterable[str], student: nn.Module, who: str = 'teacher') -> Teacher:
+    """Build a teacher and load its weights.
+
+    Args:
+        spec: One source, ``config=`` (a path or ``'<package>::<path>'``), ``model=dict(type=...)``, ``timm=`` or
+            ``torchvision=`` (:func:`~mmkd_ext.models.zoo.build_zoo_model`); ``checkpoint=`` a file, an http(s)
+            address, or None to leave the model as its own ``init_cfg`` makes it; ``mean=`` and ``std=`` in place of
+            those of its data preprocessor; ``flip_channels=`` whether it wants the student's channels reversed, in
+            place of what the two preprocessors say; ``input_size=`` an int or (height, width);
+            ``cache=`` is left to :func:`~mmkd_ext.hooks.teacher_cache.build_cached_teacher`.
+        taps: What to record.
+        student: The teacher's inputs are made from the inputs of this model.
+        who: Name of the teacher in messages.
+
+    Raises:
+        FileNotFoundError: The checkpoint is missing; the message has the command that makes it.
+        KeyError: A tap names no module, or the source has no such model.
+        ModuleNotFoundError: timm is not installed.
+        RuntimeError: The checkpoint is of another architecture.
+        ValueError: A tap is malformed, the checkpoint is refused or corrupt, or the teacher wants other channels.
+    """
+    source = next(source for source in _SOURCES if source in spec)
+    checkpoint = spec['checkpoint']
+    if checkpoint is not None and '://' not in str(checkpoint) and not Path(checkpoint).expanduser().is_file():
+        raise FileNotFoundError(_how_to_get(source, spec, who))
+    # Initial weights drawn for the teacher must not shift the random numbers of the student's training.
+    with torch.random.fork_rng(devices=[]):
+        model = _build_model(source, spec[source])
+        if checkpoint is None and hasattr(model, 'init_weights'):
+            model.init_weights()
+    frozen = FrozenTeacher(model, taps, _input_adapter(spec, student, model, who), who)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Teacher(frozen, _name(source, spec[source]), num_parameters, _load(model, checkpoint, who))
+
+
+def _build_model(source: str, description: Any) -> nn.Module:
+    if source == 'config':
+        return build_model_from_config(description)
+    return MODELS.build(description) if source == 'model' else build_zoo_model(source, description)
+
+
+def _load(model: nn.Module, checkpoint: str | Path | None, who: str) -> str:
+    if checkpoint is None:
+        return 'no checkpoint'
+    report = load_weights(model, checkpoint, who)
+    unused = f' (not used: {", ".join(report.unexpected)})' if report.unexpected else ''
+    return f'{report.matched} of {report.matched} from {checkpoint}{unused}'
+
+
+def _name(source: str, description: Any) -> str:
+    if source == 'config':
+        return str(description)
+    if source == 'model':
+        kind = description['type']
+        return kind if isinstance(kind, str) else kind.__name__
+    return f'{source} {description if isinstance(description, str) else dict(description)}'
+
+
+def _how_to_get(source: str, spec: Mapping[str, Any], who: str) -> str:
+    checkpoint = str(spec['checkpoint'])
+    message = f'{who}: expected a checkpoint at {checkpoint} but found no file'
+    if source == 'config':
+        work_dir = str(Path(checkpoint).parent)
+        command = shlex.join(['python', 'tools/train.py', str(spec['config']), '--work-dir', work_dir])
+        return f'{message}; train it with `{command}`, or add --with-teacher to the command of this run'
+    command = weights_command(source, spec[source], checkpoint) if source in _ZOOS else None
+    return f'{message}; get the published weights with `{command}`' if command else message
+
+
+def _input_adapter(spec: Mapping[str, Any], student: nn.Module, teacher: nn.Module, who: str) -> InputAdapter:
+    own = _normalization(student) or Normalization()
+    wanted = _normalization(teacher)
+    flips_channels = (wanted or own).flips_channels
+    if spec.get('mean') is not None:
+        wanted = Normalization(tuple(spec['mean']), tuple(spec['std']))
+    elif wanted is None:
+        wanted = own
+    if 'flip_channels' in spec:
+        flips_channels = own.flips_channels != bool(spec['flip_channels'])
+    wanted = Normalization(wanted.mean, wanted.std, flips_channels)
+    size = spec.get('input_size')
+    return InputAdapter(own, wanted, (size, size) if isinstance(size, int) else size and tuple(size), who)
+
+
+def _normalization(model: nn.Module) -> Normalization | None:
+    """What the data preprocessor of a model does; None if the model has none, or one that does not normalize."""
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    # mmpretrain and mmengine name the same switch differently.
+    flips = bool(getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', False)))
+    if getattr(preprocessor, 'mean', None) is None:
+        return Normalization(flips_channels=True) if flips else None
+    return Normalization(tuple(preprocessor.mean.flatten().tolist()), tuple(preprocessor.std.flatten().tolist()), flips)
