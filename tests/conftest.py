@@ -1,8 +1,12 @@
 """Fixtures shared by all tests: isolation of mmengine's singletons, seeds, golden vectors."""
 
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
+
+# Before torch is imported: the tensors of tests are too small for a second thread, which would only wait.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import numpy as np
 import pytest

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mmkd_ext.distill.term import Term
+from mmkd_ext.functional.maps import pool_map
 from mmkd_ext.functional.similarity import collapse, linear_cka
 
 __all__ = ['diagnose', 'loss_share']
@@ -70,4 +71,4 @@ def _mean(value: Tensor | Sequence[Any]) -> Tensor:
 
 
 def _one_row_each(x: Tensor) -> Tensor:
-    return x.mean((2, 3)) if x.ndim == 4 else x
+    return pool_map(x) if x.ndim == 4 else x

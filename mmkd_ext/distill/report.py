@@ -41,10 +41,14 @@ def term_table(terms: Sequence[Term], shapes: Mapping[str, tuple[torch.Size, tor
             f'loss_{term.name}',
             f'{term.student} {tuple(shapes[term.name][0])}',
             f'{term.of}: {term.teacher} {tuple(shapes[term.name][1])}',
-            type(term.loss).__name__,
+            type(term.loss).__name__ + _rows(term),
             f'{getattr(term.loss, "loss_weight", "-")}',
             str(term.schedule),
         )
         for term in terms
     ]
     return table(('term', 'student', 'teacher', 'loss', 'weight', 'schedule'), rows)
+
+
+def _rows(term: Term) -> str:
+    return f' of {term.tokens} tokens' if term.tokens else f' after {term.pooling}' if term.pooling else ''

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mmkd_ext.distill.schedule import WeightSchedule
+from mmkd_ext.functional.maps import pool_map, sample_tokens
 
 __all__ = ['Term']
 
@@ -29,11 +30,16 @@ class Term:
         schedule: Factor on the loss over the course of training.
         agreement: Whether both tensors are logits (N, C, ...) of the same classes, so that it can be logged how often
             student and teacher prefer the same one.
+        pooling: ``'gap'``: the loss gets the mean of each map (N, C, H, W) over its positions.
+        tokens: The loss gets so many random positions of each map as samples, the same ones in both networks and new
+            ones in each step (:func:`~mmkd_ext.functional.maps.sample_tokens`). Draws are seeded; a resumed training
+            starts the sequence anew.
         extras: Those extras that ``loss`` takes.
 
     Raises:
         TypeError: ``loss.forward`` cannot be called with what a term supplies.
-        ValueError: ``loss`` has trainable parameters, or ``name`` contains "loss".
+        ValueError: ``loss`` has trainable parameters, ``name`` contains "loss", or ``pooling`` and ``tokens`` make no
+            sense.
     """
 
     name: str
@@ -43,12 +49,16 @@ class Term:
     of: str = 'teacher'
     schedule: WeightSchedule = field(default_factory=WeightSchedule)
     agreement: bool = False
+    pooling: str | None = None
+    tokens: int | None = None
     extras: tuple[str, ...] = field(init=False)
+    _generator: torch.Generator | None = field(init=False, default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if 'loss' in self.name:
             # Statistics carry the name of their term, and mmengine adds up whatever has "loss" in its name.
             raise ValueError(f"term {self.name!r}: expected a name without 'loss', which is put in front; rename it")
+        self._check_rows()
         signature = inspect.signature(self.loss.forward)
         self.extras = tuple(extra for extra in _EXTRAS if extra in signature.parameters)
         try:
@@ -58,6 +68,11 @@ class Term:
                 f'term {self.name!r}: expected a loss with forward(student, teacher, *, labels=..., data_samples=...) '
                 f'but got {type(self.loss).__name__}.forward{signature}: {error}'
             ) from error
+        if self.tokens and self.extras:
+            raise TypeError(
+                f'term {self.name!r}: expected a loss of features alone for tokens={self.tokens}, whose rows are '
+                f'positions, but {type(self.loss).__name__} takes {self.extras}, one a sample; use pooling'
+            )
         trainable = [name for name, parameter in self.loss.named_parameters() if parameter.requires_grad]
         if trainable:
             raise ValueError(
@@ -95,10 +110,30 @@ class Term:
             extras['labels'] = self._labels(data_samples)
         if 'data_samples' in self.extras:
             extras['data_samples'] = data_samples
-        loss = self._compute(student, teacher, extras)
+        loss = self._compute(*self._rows(student, teacher), extras)
         if loss.ndim != 0:
             raise RuntimeError(f'term {self.name!r}: expected a scalar loss but got shape {tuple(loss.shape)}')
         return loss
+
+    def _check_rows(self) -> None:
+        if self.pooling not in (None, 'gap'):
+            raise ValueError(f"term {self.name!r}: expected pooling='gap' or none but got {self.pooling!r}")
+        if self.tokens is not None and self.tokens < 1:
+            raise ValueError(f'term {self.name!r}: expected tokens >= 1 but got {self.tokens}')
+        if self.pooling and self.tokens:
+            raise ValueError(f'term {self.name!r}: expected pooling or tokens but got both; drop one')
+
+    def _rows(self, student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        try:
+            if self.pooling:
+                return pool_map(student), pool_map(teacher)
+            if self.tokens:
+                if self._generator is None:  # on the device of the maps, so that no step waits for a transfer
+                    self._generator = torch.Generator(student.device).manual_seed(0)
+                return sample_tokens(student, teacher, self.tokens, self._generator)
+        except ValueError as error:
+            raise ValueError(f'term {self.name!r}: {error}') from error
+        return student, teacher
 
     def _compute(self, student: torch.Tensor, teacher: torch.Tensor, extras: dict[str, Any]) -> torch.Tensor:
         try:

@@ -7,28 +7,27 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from mmkd_ext.functional.checks import check_choice, check_dims
+from mmkd_ext.functional.checks import check_dims
 
 __all__ = ['pool_map', 'sample_tokens']
 
 
-def pool_map(x: Tensor, pooling: str | None) -> Tensor:
-    """Give each image one row.
+def pool_map(x: Tensor) -> Tensor:
+    """Average a map over its positions, so that each image has one row.
 
     Args:
         x: Map of shape (N, C, H, W), or rows of shape (N, D).
-        pooling: ``'gap'`` takes the mean over positions; None leaves ``x`` as it is.
 
     Returns:
-        Shape (N, C) for a pooled map, otherwise ``x``.
+        Shape (N, C); rows as they are.
 
     Raises:
-        ValueError: ``pooling`` is another word.
+        ValueError: ``x`` has another number of dimensions.
     """
-    if pooling is None:
+    if x.ndim == 2:
         return x
-    check_choice('pool_map', ('gap',), pooling=pooling)
-    return x if x.ndim == 2 else x.flatten(2).mean(2)
+    check_dims('pool_map', 'N C H W', x=x)
+    return x.mean((2, 3))
 
 
 def sample_tokens(

@@ -48,7 +48,8 @@ class DistillHook(Hook):
         terms: By name, ``dict(tap=..., loss=dict(type=...))``, or ``student=`` and ``teacher=`` in place of ``tap=``
             where the names differ. Taps: :meth:`mmkd_ext.distill.Tap.parse`; losses: :class:`mmkd_ext.distill.Term`.
             Options: ``of=`` the name of its teacher, where there are several; ``schedule=dict(...)``
-            (:class:`mmkd_ext.distill.WeightSchedule`); ``agreement=True`` if both taps are logits of the same classes.
+            (:class:`mmkd_ext.distill.WeightSchedule`); ``agreement=True`` if both taps are logits of the same classes;
+            for maps, ``pooling='gap'`` or ``tokens=`` the number of positions per image that are the loss's samples.
         teachers: Several teachers by name, in place of ``teacher``.
 
     Raises:

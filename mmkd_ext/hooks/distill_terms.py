@@ -10,7 +10,7 @@ from mmkd_ext.registry import MODELS
 __all__ = ['build_term']
 
 _TAPS = ({'tap'}, {'student', 'teacher'})
-_OPTIONS = ('of', 'schedule', 'agreement')
+_OPTIONS = ('of', 'schedule', 'agreement', 'pooling', 'tokens')
 
 
 def build_term(name: str, spec: Mapping[str, Any], teachers: Collection[str]) -> Term:
@@ -44,6 +44,8 @@ def build_term(name: str, spec: Mapping[str, Any], teachers: Collection[str]) ->
         of=_teacher_of(name, spec, teachers),
         schedule=schedule,
         agreement=spec.get('agreement', False),
+        pooling=spec.get('pooling'),
+        tokens=spec.get('tokens'),
     )
 
 

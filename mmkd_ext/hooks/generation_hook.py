@@ -1,22 +1,22 @@
 """Self-distillation in generations: each student becomes the teacher of the next one, in one run."""
 
-import copy
 import hashlib
 import json
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.dist import barrier, is_main_process
-from mmengine.hooks import EMAHook, Hook
-from mmengine.model import is_model_wrapper
+from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
-from torch import nn
 
+from mmkd_ext.distill.report import table
 from mmkd_ext.hooks.distill_hook import DistillHook
-from mmkd_ext.registry import HOOKS, MODELS
+from mmkd_ext.hooks.restart import InitialState, averages_of, model_config, new_weights, student_of
+from mmkd_ext.registry import HOOKS
 
 __all__ = ['GenerationHook']
 
@@ -50,8 +50,8 @@ class GenerationHook(Hook):
     teacher it had. The last validation of each generation is kept in ``work_dir/generations.json`` and printed as a
     table at the end.
 
-    Source: Furlanello et al., Born-Again Neural Networks, ICML 2018, section 3: student :math:`k` minimises
-    :math:`L(f(x; \theta_k)) + L_{KD}(f(x; \theta_k), f(x; \theta_{k-1}^*))` from a random :math:`\theta_k`.
+    Source: Furlanello et al., Born-Again Neural Networks, ICML 2018 (arXiv 1805.04770): student :math:`k` minimises
+    :math:`L(f(x; \theta_k), y) + L_{KD}(f(x; \theta_k), f(x; \theta_{k-1}^*))` from a random :math:`\theta_k`.
 
     Args:
         num_generations: At least 2, generation 0 included.
@@ -85,7 +85,7 @@ class GenerationHook(Hook):
     def before_run(self, runner: Runner) -> None:
         """Remember the states in which optimizer and schedulers were built: a resumed run overwrites them next."""
         if isinstance(runner.optim_wrapper, OptimWrapper):  # still a config where nothing is trained
-            self._initial_states = copy.deepcopy([part.state_dict() for part in _schedule(runner)])
+            self._initial_state = InitialState(runner)
 
     def before_train(self, runner: Runner) -> None:
         """Check everything that later generations need, with an untrained teacher.
@@ -137,7 +137,7 @@ class GenerationHook(Hook):
         if self._generation is None or not is_main_process():
             return
         unit = 'iter' if _counts_iterations(runner) else 'epoch'
-        numbers = {name: float(value) for name, value in (metrics or {}).items()}
+        numbers = {name: float(value) for name, value in (metrics or {}).items() if isinstance(value, Real)}
         self._metrics[str(self._generation)] = {unit: _progress(runner), 'metrics': numbers}
         file = _metrics_file(runner)
         partial = file.with_suffix('.partial')
@@ -169,7 +169,7 @@ class GenerationHook(Hook):
         self._generation = generation
 
     def _attach(self, runner: Runner, generation: int, checkpoint: str | None) -> None:
-        teacher = {'model': _model_config(runner), 'checkpoint': checkpoint}
+        teacher = {'model': model_config(runner), 'checkpoint': checkpoint}
         share = generation / self.num_generations
         start = {'epoch': round(share * runner.max_epochs), 'iteration': round(share * runner.max_iters)}
         self._distill = _DistillGeneration(start, teacher=teacher, **self._distill_options)
@@ -183,18 +183,9 @@ class GenerationHook(Hook):
             self._distill = None
 
     def _restart(self, runner: Runner, generation: int) -> None:
-        """Give the student, optimizer, schedulers and EMA their initial state."""
-        for part, state in zip(_schedule(runner), self._initial_states, strict=True):
-            part.load_state_dict(copy.deepcopy(state))
-        runner.optim_wrapper.zero_grad()
-        for average in _averages(runner):
-            average.steps.zero_()  # its next update copies the student
+        self._initial_state.restore(runner)
         if self.reinit:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(runner.seed + _STRIDE * generation)
-                fresh = MODELS.build(_model_config(runner))
-                fresh.init_weights()
-            _student(runner).load_state_dict(fresh.state_dict())
+            student_of(runner).load_state_dict(new_weights(runner, runner.seed + _STRIDE * generation))
         runner.logger.info(
             f'GenerationHook: generation {generation} of {self.num_generations} begins, taught by generation '
             f'{generation - 1}; {"new" if self.reinit else "the same"} weights, optimizer and schedulers restarted'
@@ -202,8 +193,8 @@ class GenerationHook(Hook):
 
     def _write_student(self, runner: Runner, generation: int) -> None:
         """Write the weights that a validation would use: those of EMA where there is one."""
-        averages = _averages(runner)
-        finished = averages[0].module if averages else _student(runner)
+        averages = averages_of(runner)
+        finished = averages[0].module if averages else student_of(runner)
         path = _student_file(runner, generation)
         if is_main_process():
             partial = path.with_suffix('.partial')
@@ -235,39 +226,6 @@ def _progress(runner: Runner) -> int:
     return runner.iter if _counts_iterations(runner) else runner.epoch
 
 
-def _student(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
-
-
-def _averages(runner: Runner) -> list[nn.Module]:
-    return [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
-
-
-def _schedule(runner: Runner) -> list[Any]:
-    """Return the optimizer wrapper and all schedulers."""
-    schedulers = runner.param_schedulers or []
-    if isinstance(schedulers, dict):  # of several optimizers
-        schedulers = [scheduler for group in schedulers.values() for scheduler in group]
-    return [runner.optim_wrapper, *schedulers]
-
-
-def _model_config(runner: Runner) -> dict[str, Any]:
-    """Return what builds another model like the student.
-
-    Raises:
-        RuntimeError: The runner does not know.
-    """
-    if 'model' not in runner.cfg:
-        raise RuntimeError(
-            'GenerationHook: expected a runner that knows the config of its model but got one built without; '
-            'use Runner.from_cfg(cfg)'
-        )
-    model = copy.deepcopy(runner.cfg.model)
-    if 'data_preprocessor' in runner.cfg:
-        model.setdefault('data_preprocessor', copy.deepcopy(runner.cfg.data_preprocessor))
-    return model
-
-
 def _student_file(runner: Runner, generation: int) -> Path:
     return Path(runner.work_dir, f'generation_{generation}.pth')
 
@@ -282,12 +240,9 @@ def _digest(path: Path) -> str:
 
 def _table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     """Lay out one row per generation."""
-    rows = [{'generation': name, **entry['metrics']} for name, entry in metrics.items()]
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    cells = [columns] + [[_cell(row.get(column)) for column in columns] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return '\n'.join('  '.join(f'{cell:>{width}}' for cell, width in zip(row, widths, strict=True)) for row in cells)
-
-
-def _cell(value: str | float | None) -> str:
-    return '-' if value is None else value if isinstance(value, str) else f'{value:.4g}'
+    names = list(dict.fromkeys(name for entry in metrics.values() for name in entry['metrics']))
+    rows = [
+        [generation, *(f'{entry["metrics"][name]:.4g}' if name in entry['metrics'] else '-' for name in names)]
+        for generation, entry in metrics.items()
+    ]
+    return table(['generation', *names], rows)

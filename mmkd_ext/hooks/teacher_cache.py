@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from mmkd_ext.distill import CachedTeacher, FeatureStore, FrozenTeacher, fingerprint, model_fingerprint
+from mmkd_ext.hooks.restart import student_of
 
 __all__ = ['DETERMINISTIC_TRANSFORMS', 'build_cached_teacher']
 
@@ -45,7 +45,7 @@ def build_cached_teacher(runner: Runner, teacher: FrozenTeacher, folder: str | P
             'teacher cache: expected a runner that knows the config of its training data but got one built without; '
             'use Runner.from_cfg(cfg), or train without cache'
         )
-    student = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    student = student_of(runner)
     view = [_pipelines(loader['dataset']), _preprocessing(student), _adaptation(teacher)]
     num_samples, samples = _samples(runner.train_dataloader.dataset)
     identity = {

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -20,5 +22,7 @@ class Loss(nn.Module):
 def test_a_term_is_one_line():
     term = Term('sp', 'neck', 'gap[0]', Loss(), of='big', schedule=WeightSchedule(stop=9))
     header, line = term_table([term], {'sp': (torch.Size([4, 8]), torch.Size([4, 16]))}).splitlines()
+    tokens = replace(term, tokens=16)
+    assert 'Loss of 16 tokens' in term_table([tokens], {'sp': (torch.Size([4, 8]), torch.Size([4, 16]))})
     assert header.split() == ['term', 'student', 'teacher', 'loss', 'weight', 'schedule']
     assert ' '.join(line.split()) == 'loss_sp neck (4, 8) big: gap[0] (4, 16) Loss 25.0 stop at 9 (epochs)'

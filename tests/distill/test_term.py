@@ -108,3 +108,66 @@ def test_labels_stay_on_their_device():
 def test_labels_that_the_batch_has_not(samples):
     with pytest.raises(RuntimeError, match=r"term 'sp': expected data samples with a gt_label"):
         term(lambda student, teacher, *, labels: student.sum())(STUDENT, TEACHER, samples)
+
+
+MAPS = {'neck': torch.randn(2, 3, 4, 4, requires_grad=True)}, {'neck[0]': torch.randn(2, 5, 2, 2)}
+
+
+def seen_by_loss(maps=MAPS, **options):
+    """What a loss gets in each of two steps."""
+    seen = []
+
+    def forward(student, teacher):
+        seen.append((student, teacher))
+        return student.sum()
+
+    a_term = Term('sp', 'neck', 'neck[0]', loss_module(forward), **options)
+    for _ in range(2):
+        a_term(*maps)
+    return seen
+
+
+def test_pooled_maps():
+    (student, teacher), _ = seen_by_loss(pooling='gap')
+    torch.testing.assert_close(student, MAPS[0]['neck'].mean((2, 3)))
+    torch.testing.assert_close(teacher, MAPS[1]['neck[0]'].mean((2, 3)))
+
+
+def test_tokens_are_drawn_anew_in_each_step_and_alike_in_each_run():
+    first, second = seen_by_loss(tokens=2), seen_by_loss(tokens=2)
+    assert [tuple(x.shape) for x in first[0]] == [(4, 3), (4, 5)]
+    assert not torch.equal(first[0][0], first[1][0])
+    assert torch.equal(first[0][0], second[0][0])
+    assert torch.equal(first[1][1], second[1][1])
+
+
+def test_rows_of_an_ordinary_term_are_untouched():
+    assert seen_by_loss()[0][0] is MAPS[0]['neck']
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'pooling': 'max'}, "expected pooling='gap' or none but got 'max'"),
+        ({'tokens': 0}, 'expected tokens >= 1 but got 0'),
+        ({'tokens': 4, 'pooling': 'gap'}, 'expected pooling or tokens but got both'),
+    ],
+)
+def test_bad_rows(options, message):
+    with pytest.raises(ValueError, match=f"term 'sp': {message}"):
+        seen_by_loss(**options)
+
+
+@pytest.mark.parametrize('options', [{'pooling': 'gap'}, {'tokens': 4}])
+def test_tensors_that_are_no_maps(options):
+    maps = {'neck': torch.ones(2, 3, 4, requires_grad=True)}, {'neck[0]': torch.ones(2, 3, 4)}
+    with pytest.raises(ValueError, match=r"term 'sp': .* of shape \(N, C, H, W\) but got \(2, 3, 4\)"):
+        seen_by_loss(maps, **options)
+
+
+def test_labels_do_not_go_with_tokens():
+    def forward(student, teacher, *, labels):
+        return student.sum()
+
+    with pytest.raises(TypeError, match=r"term 'sp': expected a loss of features alone for tokens=4.*use pooling"):
+        Term('sp', 'neck', 'neck', loss_module(forward), tokens=4)

@@ -14,20 +14,19 @@ def grid(num_images, height, width):
     return torch.arange(size, dtype=torch.float32).view(num_images, 1, height, width)
 
 
-def test_gap_is_the_mean_over_positions():
+def test_pooling_is_the_mean_over_positions():
     x = torch.randn(2, 3, 4, 5)
-    torch.testing.assert_close(pool_map(x, 'gap'), torch.stack([c.mean() for image in x for c in image]).view(2, 3))
+    torch.testing.assert_close(pool_map(x), torch.stack([c.mean() for image in x for c in image]).view(2, 3))
 
 
 def test_rows_need_no_pooling():
     x = torch.randn(2, 3)
-    assert pool_map(x, 'gap') is x
-    assert pool_map(x, None) is x
+    assert pool_map(x) is x
 
 
-def test_unknown_pooling():
-    with pytest.raises(ValueError, match=r"expected pooling in \('gap',\) but got 'max'"):
-        pool_map(torch.ones(1, 1, 2, 2), 'max')
+def test_pooling_refuses_other_tensors():
+    with pytest.raises(ValueError, match=r'pool_map: expected x of shape \(N, C, H, W\) but got \(2, 5, 3\)'):
+        pool_map(torch.ones(2, 5, 3))
 
 
 def test_student_and_teacher_are_read_at_the_same_positions():

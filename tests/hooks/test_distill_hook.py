@@ -553,6 +553,28 @@ def test_a_tap_in_a_frozen_layer(checkpoint):
     assert is_plain(student)
 
 
+class ConvNet(BaseModel):
+    def __init__(self, in_channels=3):
+        super().__init__()
+        self.stem = nn.Conv2d(in_channels, 2, 3)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        feature = self.stem(inputs)
+        return {'loss_own': feature.square().mean()} if mode == 'loss' else feature
+
+
+def test_a_teacher_with_other_input_channels():
+    images = [{'inputs': torch.randn(3, 6, 6), 'data_samples': BaseDataElement()} for _ in range(BATCH)]
+    terms = {'gram': {'tap': 'stem', 'loss': {'type': GramLoss}, 'pooling': 'gap'}}
+    student = ConvNet()
+    hook = DistillHook({'model': {'type': ConvNet, 'in_channels': 1}, 'checkpoint': None}, terms)
+    with pytest.raises(ValueError, match=r'teacher: expected inputs of 1 channels but .* shape \(4, 3, 6, 6\)'):
+        set_up(student, hook, dataset=images)
+    assert is_plain(student)
+    set_up(student, DistillHook({'model': {'type': ConvNet}, 'checkpoint': None}, terms), dataset=images)
+    assert not is_plain(student)
+
+
 def test_a_loss_that_does_not_take_the_shapes(checkpoint):
     terms = {'mse': {'tap': 'backbone', 'loss': {'type': nn.MSELoss}}}
     student = Net()

@@ -29,6 +29,8 @@ def test_everything():
     term = build_term('sp', spec, ['x', 'y'])
     assert (term.student, term.teacher, term.of, term.agreement) == ('a', 'b', 'y', True)
     assert term.schedule == WeightSchedule(warmup=2)
+    assert build_term('sp', {'tap': 'a', 'loss': LOSS, 'tokens': 8}, ['x']).tokens == 8
+    assert build_term('sp', {'tap': 'a', 'loss': LOSS, 'pooling': 'gap'}, ['x']).pooling == 'gap'
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,15 @@
+"""Hooks are tested as tools/train.py runs them."""
+
+import pytest
+from mmengine.runner import CheckpointLoader
+
+from mmkd_ext.checkpoint import register_safe_loader
+
+
+@pytest.fixture(autouse=True)
+def _safe_loader():
+    """The original mmengine cannot resume under torch >= 2.6 without it."""
+    schemes = dict(CheckpointLoader._schemes)
+    register_safe_loader()
+    yield
+    CheckpointLoader._schemes = schemes
