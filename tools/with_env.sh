@@ -6,7 +6,12 @@ set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 stack="${MMKD_STACK:-onedl}"
-venv="${MMKD_VENV:-$root/.venv$([ "$stack" = onedl ] || echo "-$stack")}"
+case "$stack" in
+  onedl) extras="onedl,seg,tests" name=".venv" ;;
+  openmmlab) extras="openmmlab,tests" name=".venv-openmmlab" ;;
+  *) echo "with_env.sh: expected MMKD_STACK 'onedl' or 'openmmlab' but got '$stack'" >&2 && exit 2 ;;
+esac
+venv="${MMKD_VENV:-$root/$name}"
 stamp="$venv/installed-from"
 
 find_python() {
@@ -29,7 +34,7 @@ if ! cmp -s "$root/setup.py" "$stamp"; then
     echo "with_env.sh: '$python -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv" >&2
     exit 1
   }
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$root[$stack,tests]" >&2
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$root[$extras]" >&2
   cp "$root/setup.py" "$stamp"
 fi
 

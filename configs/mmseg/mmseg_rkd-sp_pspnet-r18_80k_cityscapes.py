@@ -17,4 +17,5 @@ custom_hooks = [dict(
         'pspnet_r101-d8_512x1024_80k_cityscapes_20200606_112211-e1e1100f.pth'),
     terms=dict(
         sp=dict(tap='backbone[-1]', loss=dict(type='mmkd_ext.SPLoss', loss_weight=187.5, gather=True)),
-        rkd=dict(tap='decode_head.conv_seg:in', loss=dict(type='mmkd_ext.RKDDistanceLoss', loss_weight=25.0, gather=True))))]
+        rkd=dict(tap='decode_head.conv_seg:in', tokens=128,
+                 loss=dict(type='mmkd_ext.RKDDistanceLoss', loss_weight=25.0))))]

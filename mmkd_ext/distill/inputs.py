@@ -93,6 +93,7 @@ class InputAdapter:
 
         Raises:
             TypeError: ``inputs`` are no batches of images.
+            ValueError: They have other channels than the teacher.
         """
         if not (self.flips_channels or self.renormalizes or self.size):
             return inputs
@@ -115,6 +116,11 @@ class InputAdapter:
             raise TypeError(
                 f'{self.who}: expected float images (N, C, H, W), or a list of them, to adapt to the teacher but got '
                 f"{found}; give the teacher the student's normalization and size"
+            )
+        if self._shift.shape[1] not in (1, x_NCHW.shape[1]):  # broadcasting would make up channels
+            raise ValueError(
+                f'{self.who}: expected inputs of {self._shift.shape[1]} channels but the student gets images of shape '
+                f'{tuple(x_NCHW.shape)}; use a teacher for the same kind of images'
             )
         y_NCHW = x_NCHW.float()
         if self.flips_channels:

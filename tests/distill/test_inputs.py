@@ -95,6 +95,12 @@ def test_refuses(teacher, size, message):
         InputAdapter(MINE, teacher, size, who='big')
 
 
+def test_a_grey_image_does_not_become_a_colour_image_by_itself():
+    adapter = InputAdapter(Normalization((100.0,), (50.0,)), IMAGENET)
+    with pytest.raises(ValueError, match=r'teacher: expected inputs of 3 channels but .* \(2, 1, 4, 4\)'):
+        adapter(torch.randn(2, 1, 4, 4))
+
+
 @pytest.mark.parametrize('inputs', [torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.randn(2, 3), {'a': 1}])
 def test_inputs_that_are_no_images(inputs):
     with pytest.raises(TypeError, match=r'teacher: expected float images \(N, C, H, W\), or a list of them'):

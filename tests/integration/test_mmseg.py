@@ -136,6 +136,16 @@ def test_a_teacher_of_mmpretrain_teaches_a_student_of_mmseg(configs, train, teac
     assert (losses['loss_sp'] > 0).all()
 
 
+def test_two_images_have_one_distance_and_nothing_to_compare_but_their_positions_do(configs, train):
+    cfg = Config.fromfile(configs / 'distilled.py')
+    cfg.train_dataloader.batch_size = 2
+    term = dict(tap='decode_head.conv_seg:in', loss=dict(type='mmkd_ext.RKDDistanceLoss'))
+    cfg.custom_hooks[0].terms = dict(images=term, positions=dict(tokens=16, **term))
+    losses, _ = train(cfg, configs / 'two')
+    assert np.abs(losses['loss_images']).max() < 1e-9
+    assert losses['loss_positions'].min() > 1e-3
+
+
 def test_mmseg_never_calls_the_decode_head_as_a_module(configs, train):
     cfg = Config.fromfile(configs / 'distilled.py')
     cfg.custom_hooks[0].terms.rkd.tap = 'decode_head'

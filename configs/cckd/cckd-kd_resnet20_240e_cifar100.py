@@ -1,0 +1,21 @@
+"""CCKD (ICCV 2019, https://arxiv.org/abs/1904.01802), with KD: CIFAR-100, ResNet-20 learns from ResNet-56.
+
+    python tools/train.py configs/cckd/cckd-kd_resnet20_240e_cifar100.py --with-teacher
+
+Cost: one GPU; not measured.
+Result: not run here.
+"""
+
+_base_ = '../supervised/supervised_resnet20_240e_cifar100.py'
+
+model = dict(head=dict(loss=dict(loss_weight=0.1)))
+
+custom_hooks = [
+    dict(
+        type='mmkd_ext.DistillHook',
+        teacher=dict(
+            config='{{ fileDirname }}/../supervised/supervised_resnet56_240e_cifar100.py',
+            checkpoint='work_dirs/supervised_resnet56_240e_cifar100/epoch_240.pth'),
+        terms=dict(
+            cc=dict(tap='neck', loss=dict(type='mmkd_ext.CCKDLoss', loss_weight=100.0)),
+            kd=dict(tap='head.fc', loss=dict(type='mmkd_ext.SoftTargetLoss', temperature=4.0, loss_weight=0.9))))]

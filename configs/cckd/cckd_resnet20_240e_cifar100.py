@@ -1,0 +1,17 @@
+"""CCKD (ICCV 2019, https://arxiv.org/abs/1904.01802): CIFAR-100, ResNet-20 learns from ResNet-56.
+
+    python tools/train.py configs/cckd/cckd_resnet20_240e_cifar100.py --with-teacher
+
+Cost: one GPU; not measured.
+Result: not run here.
+"""
+
+_base_ = '../supervised/supervised_resnet20_240e_cifar100.py'
+
+custom_hooks = [
+    dict(
+        type='mmkd_ext.DistillHook',
+        teacher=dict(
+            config='{{ fileDirname }}/../supervised/supervised_resnet56_240e_cifar100.py',
+            checkpoint='work_dirs/supervised_resnet56_240e_cifar100/epoch_240.pth'),
+        terms=dict(cc=dict(tap='neck', loss=dict(type='mmkd_ext.CCKDLoss', loss_weight=100.0))))]

@@ -1,0 +1,19 @@
+"""CSKD (ECCV 2020, https://github.com/xeanzheng/CSKD): 200 labelled digits, a small network learns from a large one.
+
+    python tools/train.py configs/cskd/cskd_convnet-small_50e_digits-200.py --with-teacher
+
+Cost: one CPU core; not measured.
+Result: not run here.
+"""
+
+_base_ = '../supervised/supervised_convnet-small_50e_digits-200.py'
+
+custom_hooks = [
+    dict(
+        type='mmkd_ext.DistillHook',
+        teacher=dict(
+            config='{{ fileDirname }}/../supervised/supervised_convnet-large_50e_digits-200.py',
+            checkpoint='work_dirs/supervised_convnet-large_50e_digits-200/epoch_50.pth'),
+        terms=dict(
+            intra=dict(tap='head.fc', loss=dict(type='mmkd_ext.IntraCategoryLoss', loss_weight=0.05)),
+            inter=dict(tap='neck', loss=dict(type='mmkd_ext.InterCategoryLoss', loss_weight=5.0))))]

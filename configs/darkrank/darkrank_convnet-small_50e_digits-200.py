@@ -1,0 +1,17 @@
+"""DarkRank (AAAI 2018, https://arxiv.org/abs/1707.01220): 200 labelled digits, a small network learns from a large one.
+
+    python tools/train.py configs/darkrank/darkrank_convnet-small_50e_digits-200.py --with-teacher
+
+Cost: one CPU core; not measured.
+Result: not run here.
+"""
+
+_base_ = '../supervised/supervised_convnet-small_50e_digits-200.py'
+
+custom_hooks = [
+    dict(
+        type='mmkd_ext.DistillHook',
+        teacher=dict(
+            config='{{ fileDirname }}/../supervised/supervised_convnet-large_50e_digits-200.py',
+            checkpoint='work_dirs/supervised_convnet-large_50e_digits-200/epoch_50.pth'),
+        terms=dict(darkrank=dict(tap='neck', loss=dict(type='mmkd_ext.HardDarkRankLoss', loss_weight=0.3))))]

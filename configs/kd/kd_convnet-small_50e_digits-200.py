@@ -1,0 +1,19 @@
+"""KD (2015, https://arxiv.org/abs/1503.02531): 200 labelled digits, a small network learns from a large one.
+
+    python tools/train.py configs/kd/kd_convnet-small_50e_digits-200.py --with-teacher
+
+Cost: one CPU core; not measured.
+Result: not run here.
+"""
+
+_base_ = '../supervised/supervised_convnet-small_50e_digits-200.py'
+
+model = dict(head=dict(loss=dict(loss_weight=0.1)))
+
+custom_hooks = [
+    dict(
+        type='mmkd_ext.DistillHook',
+        teacher=dict(
+            config='{{ fileDirname }}/../supervised/supervised_convnet-large_50e_digits-200.py',
+            checkpoint='work_dirs/supervised_convnet-large_50e_digits-200/epoch_50.pth'),
+        terms=dict(kd=dict(tap='head.fc', loss=dict(type='mmkd_ext.SoftTargetLoss', temperature=4.0, loss_weight=0.9))))]

@@ -1,0 +1,17 @@
+"""RKD (CVPR 2019, https://arxiv.org/abs/1904.05068), distance alone: 20 classes of CIFAR-100, a small network learns from a large one.
+
+    python tools/train.py configs/rkd/rkd-distance_convnet-small_10e_cifar100-20x100.py --with-teacher
+
+Cost: one CPU core; not measured.
+Result: not run here.
+"""
+
+_base_ = '../supervised/supervised_convnet-small_10e_cifar100-20x100.py'
+
+custom_hooks = [
+    dict(
+        type='mmkd_ext.DistillHook',
+        teacher=dict(
+            config='{{ fileDirname }}/../supervised/supervised_convnet-large_10e_cifar100-20x100.py',
+            checkpoint='work_dirs/supervised_convnet-large_10e_cifar100-20x100/epoch_10.pth'),
+        terms=dict(rkd_distance=dict(tap='neck', loss=dict(type='mmkd_ext.RKDDistanceLoss', loss_weight=25.0))))]

@@ -1,0 +1,19 @@
+"""RKD (CVPR 2019, https://arxiv.org/abs/1904.05068), distance and angle: CIFAR-100, WRN-16-2 learns from WRN-40-2.
+
+    python tools/train.py configs/rkd/rkd_wrn16-2_240e_cifar100.py --with-teacher
+
+Cost: one GPU; not measured.
+Result: not run here; RepDistiller reports top-1 73.35 for this pair.
+"""
+
+_base_ = '../supervised/supervised_wrn16-2_240e_cifar100.py'
+
+custom_hooks = [
+    dict(
+        type='mmkd_ext.DistillHook',
+        teacher=dict(
+            config='{{ fileDirname }}/../supervised/supervised_wrn40-2_240e_cifar100.py',
+            checkpoint='work_dirs/supervised_wrn40-2_240e_cifar100/epoch_240.pth'),
+        terms=dict(
+            rkd_distance=dict(tap='neck', loss=dict(type='mmkd_ext.RKDDistanceLoss', loss_weight=25.0)),
+            rkd_angle=dict(tap='neck', loss=dict(type='mmkd_ext.RKDAngleLoss', loss_weight=50.0))))]

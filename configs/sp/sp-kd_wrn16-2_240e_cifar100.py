@@ -1,0 +1,21 @@
+"""SP (ICCV 2019, https://arxiv.org/abs/1907.09682), with KD: CIFAR-100, WRN-16-2 learns from WRN-40-2.
+
+    python tools/train.py configs/sp/sp-kd_wrn16-2_240e_cifar100.py --with-teacher
+
+Cost: one GPU; not measured.
+Result: not run here.
+"""
+
+_base_ = '../supervised/supervised_wrn16-2_240e_cifar100.py'
+
+model = dict(head=dict(loss=dict(loss_weight=0.1)))
+
+custom_hooks = [
+    dict(
+        type='mmkd_ext.DistillHook',
+        teacher=dict(
+            config='{{ fileDirname }}/../supervised/supervised_wrn40-2_240e_cifar100.py',
+            checkpoint='work_dirs/supervised_wrn40-2_240e_cifar100/epoch_240.pth'),
+        terms=dict(
+            sp=dict(tap='backbone', loss=dict(type='mmkd_ext.SPLoss', loss_weight=3000.0)),
+            kd=dict(tap='head.fc', loss=dict(type='mmkd_ext.SoftTargetLoss', temperature=4.0, loss_weight=0.9))))]

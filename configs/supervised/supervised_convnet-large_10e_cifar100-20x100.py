@@ -1,0 +1,11 @@
+"""Teacher: 20 classes of CIFAR-100, 100 images of each, 55 thousand parameters.
+
+    python tools/train.py configs/supervised/supervised_convnet-large_10e_cifar100-20x100.py
+
+Cost: one CPU core; not measured.
+Result: not run here.
+"""
+
+_base_ = './supervised_convnet-small_10e_cifar100-20x100.py'
+
+model = dict(backbone=dict(channels=(24, 48, 96)), head=dict(in_channels=96))

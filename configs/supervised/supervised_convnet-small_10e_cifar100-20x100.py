@@ -1,0 +1,13 @@
+"""Student alone: 20 classes of CIFAR-100, 100 images of each, 6.7 thousand parameters.
+
+    python tools/train.py configs/supervised/supervised_convnet-small_10e_cifar100-20x100.py
+
+Cost: one CPU core; not measured.
+Result: not run here.
+"""
+
+_base_ = [
+    '../_base_/models/convnet_cifar.py',
+    '../_base_/datasets/cifar100_20x100.py',
+    '../_base_/schedules/convnet_10e.py',
+    '../_base_/default_runtime.py']

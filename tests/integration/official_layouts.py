@@ -1,0 +1,88 @@
+"""Small data sets of noise in the official layouts on disk: what a config finds where the real data would lie."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy import io
+
+RNG = np.random.default_rng(0)
+
+
+def save_image(path, size=(64, 48)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(RNG.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
+
+
+# --- each writes a known and a novel class for training and for testing
+
+
+def write_cifar10(root):
+    root.mkdir(parents=True)
+    for name in [f'data_batch_{number}' for number in range(1, 6)] + ['test_batch']:
+        rows = RNG.integers(0, 256, (10, 3073), dtype=np.uint8)
+        rows[:, 0] = np.arange(10)
+        rows.tofile(root / f'{name}.bin')
+
+
+def write_cifar100(root):
+    root.mkdir(parents=True)
+    for name in ('train', 'test'):
+        rows = RNG.integers(0, 256, (100, 3074), dtype=np.uint8)
+        rows[:, 0], rows[:, 1] = np.arange(100) // 5, np.arange(100)
+        rows.tofile(root / f'{name}.bin')
+
+
+def write_cub(root):
+    rows = [(150, 1), (20, 1), (150, 0), (20, 0), (70, 1), (1, 1)]  # class, is training image; 20 and 1 are novel
+    for number, (label, _) in enumerate(rows):
+        save_image(root / 'images' / f'{label + 1:03d}.Bird' / f'{number}.jpg')
+    lines = {
+        'images': [f'{label + 1:03d}.Bird/{number}.jpg' for number, (label, _) in enumerate(rows)],
+        'image_class_labels': [label + 1 for label, _ in rows],
+        'train_test_split': [training for _, training in rows],
+    }
+    for name, values in lines.items():
+        (root / f'{name}.txt').write_text(''.join(f'{number + 1} {value}\n' for number, value in enumerate(values)))
+
+
+def write_cars(root):
+    rows = [(1, 0), (23, 0), (1, 1), (23, 1), (11, 0), (3, 0)]  # class, is test image; 23 and 3 are novel
+    kinds = [('relative_im_path', 'O'), ('class', 'O'), ('test', 'O')]
+    annotations = np.zeros((1, len(rows)), dtype=kinds)
+    for number, (label, testing) in enumerate(rows):
+        path = f'car_ims/{number:06d}.jpg'
+        save_image(root / path)
+        annotations[0, number] = path, label + 1, testing
+    io.savemat(root / 'cars_annos.mat', {'annotations': annotations})
+
+
+def write_aircraft(root):
+    from mmpretrain.datasets.categories import FGVCAIRCRAFT_CATEGORIES as NAMES
+
+    rows = {'trainval': [0, 6, 1, 7], 'test': [0, 6]}  # 6 and 7 are novel
+    for split, labels in rows.items():
+        for number, _ in enumerate(labels):
+            save_image(root / 'data' / 'images' / f'{split}{number}.jpg')
+        lines = [f'{split}{number} {NAMES[label]}\n' for number, label in enumerate(labels)]
+        (root / 'data' / f'images_variant_{split}.txt').write_text(''.join(lines))
+
+
+def write_imagenet(root):
+    for split, count in {'train': 4, 'val': 2}.items():
+        names = [f'n{number:08d}/{number}.JPEG' for number in range(count)]
+        for name in names:
+            save_image(root / split / name)
+        (root / 'meta').mkdir(exist_ok=True)
+        (root / 'meta' / f'{split}.txt').write_text(''.join(f'{name} {i}\n' for i, name in enumerate(names)))
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {
+    'cifar10': write_cifar10,
+    'cifar100': write_cifar100,
+    'CUB_200_2011': write_cub,
+    'stanford_cars': write_cars,
+    'fgvc-aircraft-2013b': write_aircraft,
+    'imagenet': write_imagenet,
+}
