@@ -12,7 +12,7 @@ _base_ = __import__('mmseg').__path__[0] + '/.mim/configs/pspnet/pspnet_r18-d8_4
 custom_hooks = [dict(
     type='mmkd_ext.DistillHook',
     teacher=dict(
-        config=__import__('mmseg').__path__[0] + '/.mim/configs/pspnet/pspnet_r101-d8_4xb2-80k_cityscapes-512x1024.py',
+        config='mmseg::pspnet/pspnet_r101-d8_4xb2-80k_cityscapes-512x1024.py',
         checkpoint='https://mmassets.onedl.ai/mmsegmentation/v0.5/pspnet/pspnet_r101-d8_512x1024_80k_cityscapes/'
         'pspnet_r101-d8_512x1024_80k_cityscapes_20200606_112211-e1e1100f.pth'),
     terms=dict(

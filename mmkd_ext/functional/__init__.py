@@ -20,6 +20,10 @@ function                    what it says                                        
 ``cluster_accuracy``        accuracy after the best matching of clusters to classes (v1, v2, v3)    GCD
 ``normalized_mutual_info``  information shared by clusters and classes                              arithmetic mean
 ``adjusted_rand_index``     pairs on which clusters and classes agree, corrected for chance         Hubert, Arabie
+``linear_cka``              how alike two representations are, for reports                          CKA
+``collapse``                how far a representation has shrunk to one point, for reports
+``pool_map``                a dense map as one vector per image
+``sample_tokens``           a dense map as samples at random positions, alike in both networks
 ``gather_with_grad``        one batch out of the batches of all processes
 ==========================  ======================================================================  ===============
 
@@ -35,6 +39,7 @@ from mmkd_ext.functional.cskd import centre_regulariser, inter_category, intra_c
 from mmkd_ext.functional.darkrank import hard_dark_rank
 from mmkd_ext.functional.gather import gather_with_grad
 from mmkd_ext.functional.kd import soft_target
+from mmkd_ext.functional.maps import pool_map, sample_tokens
 from mmkd_ext.functional.ncd import swapped_prediction
 from mmkd_ext.functional.potentials import (
     analogy_potential,
@@ -43,6 +48,7 @@ from mmkd_ext.functional.potentials import (
     simplex_potential,
 )
 from mmkd_ext.functional.rkd import rkd_angle, rkd_distance
+from mmkd_ext.functional.similarity import collapse, linear_cka
 from mmkd_ext.functional.sinkhorn import sinkhorn_knopp
 from mmkd_ext.functional.sp import similarity_preserving
 from mmkd_ext.functional.tuples import keep_tuples, sample_tuples, tuple_relation
@@ -55,6 +61,7 @@ __all__ = [
     'centre_regulariser',
     'class_relation_kd',
     'cluster_accuracy',
+    'collapse',
     'correlation_congruence',
     'distance_potential',
     'gather_with_grad',
@@ -62,9 +69,12 @@ __all__ = [
     'inter_category',
     'intra_category',
     'keep_tuples',
+    'linear_cka',
     'normalized_mutual_info',
+    'pool_map',
     'rkd_angle',
     'rkd_distance',
+    'sample_tokens',
     'sample_tuples',
     'similarity_preserving',
     'simplex_potential',

@@ -89,6 +89,8 @@ class LabelledRelationLoss(RelationLoss):
         Raises:
             ValueError: If shapes do not fit or a value is NaN.
         """
+        # Labels of data samples may lie on the CPU, where choosing rows by them stalls no accelerator.
+        labels = labels.to(student.device, non_blocking=True)
         if self.gather:
             student, teacher, labels = map(gather_with_grad, (student, teacher, labels))
         return self.loss_weight * self.relation(student, teacher, labels)

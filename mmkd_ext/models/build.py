@@ -1,5 +1,6 @@
 """Builds a model from a config of any OpenMMLab project, and loads its weights with a report."""
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,13 +8,12 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.hub import get_config
 from torch import nn
 
 from mmkd_ext.checkpoint import load_checkpoint_safely
 from mmkd_ext.registry import MODELS
 
-__all__ = ['LoadReport', 'build_model_from_config', 'load_weights']
+__all__ = ['LoadReport', 'build_model_from_config', 'load_weights', 'read_config']
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,10 @@ def build_model_from_config(config: str | Path) -> nn.Module:
 
     Raises:
         FileNotFoundError: There is no such config.
+        ModuleNotFoundError: The package is not installed.
         ValueError: The config has no ``model``.
     """
-    cfg = get_config(str(config)) if '::' in str(config) else Config.fromfile(config)
+    cfg = read_config(config)
     if 'model' not in cfg:
         raise ValueError(f'build_model_from_config: expected a config with a model but {config} has {sorted(cfg)}')
     model: dict[str, Any] = cfg.model
@@ -48,6 +49,35 @@ def build_model_from_config(config: str | Path) -> nn.Module:
     if 'default_scope' in cfg:
         model.setdefault('_scope_', cfg.default_scope)
     return MODELS.build(model)
+
+
+def read_config(config: str | Path) -> Config:
+    """Read a config file, or one that an installed package ships.
+
+    mmengine's own look-up of the latter runs ``pip install`` for a package that it does not find.
+
+    Args:
+        config: A path, or ``'<package>::<path>'``.
+
+    Raises:
+        FileNotFoundError: There is no such config.
+        ModuleNotFoundError: The package is not installed.
+    """
+    package, is_shipped, path = str(config).partition('::')
+    if not is_shipped:
+        return Config.fromfile(config)
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(
+            f'read_config: expected the package {package!r} of {config!r} but it is not installed; '
+            'install it, or give the path of a config file',
+            name=package,
+        )
+    folder = Path(spec.submodule_search_locations[0], '.mim', 'configs')
+    file = folder / (path if path.endswith('.py') else f'{path}.py')
+    if not file.is_file():
+        raise FileNotFoundError(f'read_config: expected the config {config!r} at {file} but found none')
+    return Config.fromfile(file)
 
 
 def load_weights(model: nn.Module, path: str | Path, who: str = 'model') -> LoadReport:

@@ -146,8 +146,8 @@ def _input_adapter(spec: Mapping[str, Any], student: nn.Module, teacher: nn.Modu
 def _normalization(model: nn.Module) -> Normalization | None:
     """What the data preprocessor of a model does; None if the model has none, or one that does not normalize."""
     preprocessor = getattr(model, 'data_preprocessor', None)
-    # mmpretrain and mmengine name the same switch differently.
-    flips = bool(getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', False)))
+    # mmpretrain, mmengine and mmseg name the same switch differently.
+    flips = any(getattr(preprocessor, name, False) for name in ('to_rgb', '_channel_conversion', 'channel_conversion'))
     if getattr(preprocessor, 'mean', None) is None:
         return Normalization(flips_channels=True) if flips else None
     return Normalization(tuple(preprocessor.mean.flatten().tolist()), tuple(preprocessor.std.flatten().tolist()), flips)

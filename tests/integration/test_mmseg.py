@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config
 
 from mmkd_ext.checkpoint import load_checkpoint_safely
-from mmkd_ext.models.build import build_model_from_config
+from mmkd_ext.models.build import build_model_from_config, read_config
 
 mmseg = pytest.importorskip('mmseg')
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -25,7 +25,7 @@ SIZE, CLASSES, ITERATIONS = 64, 19, 3
 
 def _shrink(path, data_root, backbone_width):
     """A config of PSPNet on Cityscapes with 1/8 of its width, small images and a short schedule."""
-    cfg = Config.fromfile(path)
+    cfg = read_config(path)
     cfg.merge_from_dict(
         {
             'data_preprocessor.size': (SIZE, SIZE),

@@ -101,3 +101,22 @@ def test_checkpoint_of_a_deeper_network(tmp_path):
     torch.save(deep.state_dict(), tmp_path / 'a.pth')
     with pytest.raises(RuntimeError, match=r'of another architecture; 4 of 4 entries match, .* unexpected are 0\.2\.w'):
         load_weights(shallow, tmp_path / 'a.pth')
+
+
+def test_a_config_of_an_installed_package():
+    pytest.importorskip('mmpretrain')
+    model = build_model_from_config('mmpretrain::resnet/resnet18_8xb16_cifar10.py')
+    assert type(model).__name__ == 'ImageClassifier'
+
+
+def test_a_missing_package_is_named_and_never_installed(monkeypatch):
+    """mmengine's own look-up would run pip."""
+    monkeypatch.setattr('subprocess.check_call', lambda *args, **kwargs: pytest.fail(f'ran {args}'))
+    with pytest.raises(ModuleNotFoundError, match=r"expected the package 'mmnone' of 'mmnone::a/b.py'.* not installed"):
+        build_model_from_config('mmnone::a/b.py')
+
+
+def test_a_missing_config_of_an_installed_package():
+    pytest.importorskip('mmpretrain')
+    with pytest.raises(FileNotFoundError, match=r"expected the config 'mmpretrain::resnet/none' at .*none\.py"):
+        build_model_from_config('mmpretrain::resnet/none')
