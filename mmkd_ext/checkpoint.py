@@ -6,6 +6,7 @@ gives exactly the attributes a Runner's checkpoint needs.
 """
 
 import pickle
+import pickletools
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,16 +65,16 @@ def load_checkpoint_safely(path: str | Path, map_location: str | torch.device | 
 
 
 def register_safe_loader() -> None:
-    """Make mmengine read every local file with :func:`load_checkpoint_safely`.
+    """Make mmengine read local files and http(s) addresses with :func:`load_checkpoint_safely`.
 
     This covers ``load_from``, ``resume`` and ``init_cfg=dict(type='Pretrained', ...)`` of the whole process. It closes
-    the unsafe fallback of onedl-mmengine, and makes the original mmengine resume under torch >= 2.6. Loaders of other
-    prefixes (``https://``, ``s3://``, ...) stay as they are.
+    the unsafe fallback of onedl-mmengine, and makes the original mmengine resume under torch >= 2.6. Prefixes of
+    storages and model zoos (``s3://``, ``torchvision://``, ...) keep mmengine's loaders.
     """
-    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local_safely, force=True)
+    CheckpointLoader.register_scheme(['', 'http://', 'https://'], loader=load_from_path_safely, force=True)
 
 
-def load_from_local_safely(filename: str, map_location: str | torch.device | None = None) -> dict[str, Any]:
+def load_from_path_safely(filename: str, map_location: str | torch.device | None = None) -> dict[str, Any]:
     """Adapt :func:`load_checkpoint_safely` to mmengine, which logs this function's name from character 11 on."""
     return load_checkpoint_safely(filename, map_location)
 
@@ -107,8 +108,24 @@ def _refused_names(path: Path, error: Exception) -> list[str]:
         return []
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except ValueError:  # torch's format before 1.6, which has no such tool
-        return re.findall(r'GLOBAL (\S+)', str(error))
+    except ValueError:  # torch's format before 1.6, or a plain pickle
+        return re.findall(r'GLOBAL (\S+)', str(error)) or _named_in_pickle(path)
+
+
+def _named_in_pickle(path: Path) -> list[str]:
+    """Names that a plain pickle asks for, as far as it can be parsed."""
+    names, texts = set(), []
+    try:
+        for opcode, argument, _ in pickletools.genops(path.read_bytes()):
+            if opcode.name == 'GLOBAL':
+                names.add(argument.replace(' ', '.'))
+            elif opcode.name == 'STACK_GLOBAL':
+                names.add('.'.join(texts[-2:]))
+            elif isinstance(argument, str):
+                texts.append(argument)
+    except ValueError:  # no pickle at all, or cut off
+        pass
+    return sorted(names)
 
 
 def _read_safetensors(path: Path, map_location: str | torch.device | None) -> dict[str, torch.Tensor]:

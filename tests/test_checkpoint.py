@@ -1,8 +1,12 @@
+import functools
+import http.server
 import json
 import os
+import pickle
 import re
 import struct
 import sys
+import threading
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +18,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
 
-from mmkd_ext.checkpoint import load_checkpoint_safely, load_from_local_safely, register_safe_loader
+from mmkd_ext.checkpoint import load_checkpoint_safely, load_from_path_safely, register_safe_loader
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +86,15 @@ def test_plain_payload_does_not_run(tmp_path, zipped):
     marker = tmp_path / 'marker'
     torch.save({'state_dict': Call(os.mkdir, str(marker))}, tmp_path / 'a.pth', _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match=rf'{tmp_path}/a\.pth but it asks for (posix|nt)\.mkdir, .* not loaded'):
+        load_checkpoint_safely(tmp_path / 'a.pth')
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize('protocol', range(6))
+def test_a_plain_pickle_does_not_run_and_is_named(tmp_path, protocol):
+    marker = tmp_path / 'marker'
+    (tmp_path / 'a.pth').write_bytes(pickle.dumps({'state_dict': Call(os.mkdir, str(marker))}, protocol=protocol))
+    with pytest.raises(ValueError, match=r'asks for .*(posix|nt)\.mkdir, .* not loaded'):
         load_checkpoint_safely(tmp_path / 'a.pth')
     assert not marker.exists()
 
@@ -246,12 +259,12 @@ def test_reads_files_written_under_numpy_1_and_2(tmp_path, module):
 # The process-wide loader
 
 
-def test_register_leaves_other_prefixes_alone():
+def test_register_covers_files_and_addresses_and_leaves_other_prefixes_alone():
     before = CheckpointLoader._schemes.copy()
     register_safe_loader()
     register_safe_loader()
     changed = {prefix for prefix, loader in CheckpointLoader._schemes.items() if before[prefix] is not loader}
-    assert changed == {''}
+    assert changed == {'', 'http://', 'https://'}
 
 
 def test_everything_in_mmengine_that_loads_is_safe(tmp_path):
@@ -267,8 +280,25 @@ def test_everything_in_mmengine_that_loads_is_safe(tmp_path):
     assert not marker.exists()
 
 
+def test_a_hostile_file_from_a_server_does_not_run(tmp_path, monkeypatch):
+    """mmengine's own http loader unpickles whatever the server sends."""
+    (tmp_path / 'served').mkdir()
+    marker = tmp_path / 'marker'
+    torch.save({'state_dict': Call(os.mkdir, str(marker))}, tmp_path / 'served' / 'a.pth')
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / 'served')
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'cache'))
+    monkeypatch.setattr(handler.func, 'log_message', lambda *args: None)
+    register_safe_loader()
+    with http.server.HTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(ValueError, match='not loaded'):
+            runner(tmp_path, load_from=f'http://127.0.0.1:{server.server_port}/a.pth').train()
+        server.shutdown()
+    assert not marker.exists()
+
+
 def test_mmengine_can_log_the_name_of_the_loader():
-    assert len(load_from_local_safely.__name__) > 10
+    assert len(load_from_path_safely.__name__) > 10
 
 
 # Other sources
