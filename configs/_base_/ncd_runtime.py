@@ -3,5 +3,6 @@ _base_ = './default_runtime.py'
 
 custom_hooks = [
     dict(type='mmkd_ext.LoadCheckHook', new=['novel_head', 'overcluster_head']),
+    dict(type='SyncBuffersHook'),
     dict(type='mmkd_ext.BestHeadHook'),
     dict(type='mmkd_ext.DiscoveryReportHook')]

@@ -1,11 +1,12 @@
-"""Refuses a checkpoint that does not fit the model."""
+"""Refuses a checkpoint, or a pair of data sets, that does not fit the run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
+from torch import nn
 
 from mmkd_ext.registry import HOOKS
 
@@ -14,13 +15,13 @@ __all__ = ['LoadCheckHook']
 
 @HOOKS.register_module()
 class LoadCheckHook(Hook):
-    """Stops a run whose ``load_from``, resumed or tested checkpoint is of another architecture.
+    """Stops a run that would go on with random weights, or with classes in another order.
 
-    mmengine only warns then and goes on with the random weights of whatever did not match.
+    mmengine only warns about entries of a checkpoint that do not match, and does not compare classes at all.
 
     Args:
         new: Parts of the model, first words of its parameters' names, that a checkpoint may lack when training starts
-            from it: the heads that a second stage adds. Evaluation needs them all.
+            from it: the heads that a second stage adds. Resuming and evaluation need them all.
     """
 
     # Before any hook that takes state from the checkpoint.
@@ -30,30 +31,82 @@ class LoadCheckHook(Hook):
         self.new = tuple(new)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Compare names and shapes before anything is copied into the model.
+        """Compare names, shapes and classes before anything is copied into the model.
 
         Args:
             runner: The runner.
             checkpoint: What the file held.
 
         Raises:
-            RuntimeError: An entry of the model is missing or has another shape.
+            RuntimeError: An entry of the model is missing or has another shape, the checkpoint has more of a part
+                than the model, or it was trained on other known classes.
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        own = model.state_dict()
-        weights = checkpoint.get('state_dict', checkpoint)
-        found = {name.removeprefix('module.'): value for name, value in weights.items() if hasattr(value, 'shape')}
-        is_training = isinstance(runner._train_loop, BaseLoop)
-        may_lack = self.new if is_training else ()
-        missing = [name for name in own if name not in found and name.partition('.')[0] not in may_lack]
-        other = [
+        starts_afresh = isinstance(runner._train_loop, BaseLoop) and not runner._resume
+        _check_weights(model, checkpoint.get('state_dict', checkpoint), may_lack=self.new if starts_afresh else ())
+        loader = runner.train_dataloader if isinstance(runner._train_loop, BaseLoop) else _evaluation_loader(runner)
+        if loader is not None:
+            _check_classes(
+                'the checkpoint', checkpoint.get('meta', {}).get('dataset_meta'), 'this run', _metainfo(loader)
+            )
+
+    def before_train(self, runner: Runner) -> None:
+        """Compare the classes of training and validation.
+
+        Args:
+            runner: The runner.
+
+        Raises:
+            RuntimeError: They differ.
+        """
+        if runner.val_loop is not None:
+            _check_classes(
+                'training', _metainfo(runner.train_dataloader), 'validation', _metainfo(runner.val_dataloader)
+            )
+
+
+def _check_weights(model: nn.Module, weights: Mapping[str, Any], may_lack: tuple[str, ...]) -> None:
+    own = model.state_dict()
+    found = {name.removeprefix('module.'): value for name, value in weights.items() if hasattr(value, 'shape')}
+    parts = {_part(name) for name in own}
+    problems = {
+        'lacks': [name for name in own if name not in found and _part(name) not in may_lack],
+        'has too many': [name for name in found if name not in own and _part(name) in parts],
+        'has of other shapes': [
             f'{name} {tuple(found[name].shape)} instead of {tuple(value.shape)}'
             for name, value in own.items()
             if name in found and found[name].shape != value.shape
-        ]
-        if missing or other:
-            raise RuntimeError(
-                f'LoadCheckHook: expected the weights of this {type(model).__name__} but the checkpoint lacks '
-                f'{len(missing)} of its {len(own)} entries {missing[:3]} and has {len(other)} of other shapes '
-                f'{other[:3]}; give the checkpoint of the same architecture and classes'
-            )
+        ],
+    }
+    complaints = [f'{what} {len(names)} entries {names[:3]}' for what, names in problems.items() if names]
+    if complaints:
+        raise RuntimeError(
+            f'LoadCheckHook: expected the {len(own)} entries of this {type(model).__name__} but the checkpoint '
+            f'{", ".join(complaints)}; give the checkpoint of the same architecture and classes'
+        )
+
+
+def _check_classes(who: str, meta: Any, other: str, other_meta: Any) -> None:
+    """Known classes must be the same, in the same order, wherever both sides say which they are."""
+    sides = [side if isinstance(side, Mapping) else {} for side in (meta, other_meta)]
+    if not all({'classes', 'num_known'} <= side.keys() for side in sides):
+        return
+    known, other_known = (list(side['classes'])[: side['num_known']] for side in sides)
+    if known != other_known:
+        raise RuntimeError(
+            f'LoadCheckHook: expected the same known classes everywhere but {who} has {known[:10]} and {other} has '
+            f'{other_known[:10]}; set `known` alike in every NovelClassSplit of both stages'
+        )
+
+
+def _evaluation_loader(runner: Runner) -> Any:
+    loops = [loop for loop in (runner._test_loop, runner._val_loop) if isinstance(loop, BaseLoop)]
+    return loops[0].dataloader if loops else None
+
+
+def _metainfo(dataloader: Any) -> Mapping[str, Any]:
+    return getattr(dataloader.dataset, 'metainfo', {})
+
+
+def _part(name: str) -> str:
+    return name.partition('.')[0]

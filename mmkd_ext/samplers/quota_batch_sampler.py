@@ -1,18 +1,15 @@
 """Batches with a fixed number of labelled and of unlabelled samples."""
 
-import itertools
-from collections.abc import Iterator
-
 import numpy as np
 import torch
-from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import Sampler
 
 from mmkd_ext.registry import DATA_SAMPLERS
+from mmkd_ext.samplers.planned import PlannedBatchSampler
 
 
 @DATA_SAMPLERS.register_module()
-class QuotaBatchSampler(Sampler):
+class QuotaBatchSampler(PlannedBatchSampler):
     """Each batch holds ``batch_size - num_unlabelled`` labelled samples, then ``num_unlabelled`` unlabelled ones.
 
     The batches of a step are disjoint between processes and all processes have the same number of them, in an order
@@ -22,7 +19,9 @@ class QuotaBatchSampler(Sampler):
 
     In a config, beside ``batch_size`` and ``sampler=dict(type='DefaultSampler', shuffle=True)``::
 
-        batch_sampler=dict(type='mmkd_ext.QuotaBatchSampler', num_unlabelled=256)
+        batch_sampler=dict(type='mmkd_ext.QuotaBatchSampler', num_unlabelled=256), drop_last=False
+
+    where ``drop_last=False`` is the loader's: torch refuses it beside a batch sampler, which drops by itself.
 
     Source: Fini et al., A Unified Objective for Novel Class Discovery, ICCV 2021, https://arxiv.org/abs/2108.08536.
 
@@ -41,18 +40,12 @@ class QuotaBatchSampler(Sampler):
     """
 
     def __init__(self, sampler: Sampler, batch_size: int, num_unlabelled: int, drop_last: bool = True) -> None:
-        if not isinstance(sampler, DefaultSampler | InfiniteSampler):
-            raise TypeError(
-                'QuotaBatchSampler: expected a DefaultSampler or an InfiniteSampler of mmengine but got '
-                f"{type(sampler).__name__}; set sampler=dict(type='DefaultSampler', shuffle=True)"
-            )
+        super().__init__(sampler, batch_size)
         if not 0 < num_unlabelled < batch_size:
             raise ValueError(
                 f'QuotaBatchSampler: expected num_unlabelled in 1..{batch_size - 1} for batch_size {batch_size} but '
                 f'got {num_unlabelled}; choose a number between'
             )
-        self.sampler = sampler
-        self.batch_size = batch_size
         self.drop_last = drop_last
         self.quotas = (batch_size - num_unlabelled, num_unlabelled)
         labelled = _labelled_mask(sampler.dataset)
@@ -68,12 +61,11 @@ class QuotaBatchSampler(Sampler):
         """Number of batches per process and epoch."""
         return max(map(self._steps_per_pass, self._pools, self.quotas))
 
-    def __iter__(self) -> Iterator[list[int]]:
-        epochs = [self.sampler.epoch] if hasattr(self.sampler, 'epoch') else itertools.count()
-        for epoch in epochs:
-            generator = torch.Generator().manual_seed(self.sampler.seed + epoch)
-            pools = [self._steps(pool, quota, generator) for pool, quota in zip(self._pools, self.quotas, strict=True)]
-            yield from np.concatenate(pools, axis=1).tolist()
+    def plan(self, epoch: int) -> np.ndarray:
+        """Return all batches of this process in one epoch, (len(self), batch_size) indices into the data set."""
+        generator = torch.Generator().manual_seed(self.sampler.seed + epoch)
+        pools = [self._steps(pool, quota, generator) for pool, quota in zip(self._pools, self.quotas, strict=True)]
+        return np.concatenate(pools, axis=1)
 
     def _steps_per_pass(self, pool: np.ndarray, quota: int) -> int:
         step = quota * self.sampler.world_size

@@ -1,3 +1,5 @@
+import uuid
+
 import pytest
 import torch
 from mmengine.model import BaseModel
@@ -7,10 +9,20 @@ from torch import nn
 from mmkd_ext.hooks import LoadCheckHook
 
 
+class _Data(list):
+    """Two samples; which classes are known stands in ``metainfo``, as in NovelClassSplit."""
+
+    def __init__(self, known=('cat', 'dog')):
+        super().__init__([dict(inputs=torch.ones(2))] * 2)
+        self.metainfo = dict(classes=(*known, 'novel'), num_known=len(known))
+
+
 class _Net(BaseModel):
-    def __init__(self, width=3, with_head=True):
+    def __init__(self, width=3, with_head=True, depth=1):
         super().__init__()
         self.backbone = nn.Linear(2, width)
+        for i in range(1, depth):
+            self.backbone.add_module(f'deeper{i}', nn.Linear(width, width))
         if with_head:
             self.head = nn.Linear(width, 2)
 
@@ -19,25 +31,27 @@ class _Net(BaseModel):
         return {'loss': features.sum()} if mode == 'loss' else list(features)
 
 
-def _runner(tmp_path, load_from, new=(), resume=False):
-    data = dict(
-        dataset=[dict(inputs=torch.ones(2))] * 2, sampler=dict(type='DefaultSampler', shuffle=False), batch_size=2
-    )
+def _loader(known=('cat', 'dog')):
+    return dict(dataset=_Data(known), sampler=dict(type='DefaultSampler', shuffle=False), batch_size=2)
+
+
+def _runner(tmp_path, load_from=None, new=(), resume=False, **kwargs):
     return Runner(
         model=_Net(),
         work_dir=str(tmp_path / 'work'),
-        train_dataloader=data,
+        train_dataloader=_loader(),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
         train_cfg=dict(by_epoch=True, max_epochs=1),
         custom_hooks=[LoadCheckHook(new=new)],
-        load_from=str(load_from),
+        load_from=load_from and str(load_from),
         resume=resume,
-        experiment_name=tmp_path.name,
+        experiment_name=uuid.uuid4().hex,
+        **kwargs,
     )
 
 
-def _save(tmp_path, model):
-    torch.save({'state_dict': model.state_dict()}, tmp_path / 'from.pth')
+def _save(tmp_path, model, **meta):
+    torch.save({'state_dict': model.state_dict(), 'meta': meta}, tmp_path / 'from.pth')
     return tmp_path / 'from.pth'
 
 
@@ -50,17 +64,51 @@ def test_training_may_start_without_the_parts_that_it_adds(tmp_path):
 
 
 def test_other_parts_may_not_be_missing(tmp_path):
-    with pytest.raises(RuntimeError, match=r"lacks 2 of its 4 entries \['head.weight', 'head.bias'\]"):
+    with pytest.raises(RuntimeError, match=r"lacks 2 entries \['head.weight', 'head.bias'\]"):
         _runner(tmp_path, _save(tmp_path, _Net(with_head=False))).train()
 
 
 def test_other_shapes_are_refused_and_named(tmp_path):
-    message = r'3 of other shapes .*backbone.weight \(5, 2\) instead of \(3, 2\).*same architecture'
+    message = r'has of other shapes 3 entries .*backbone.weight \(5, 2\) instead of \(3, 2\).*same architecture'
     with pytest.raises(RuntimeError, match=message):
         _runner(tmp_path, _save(tmp_path, _Net(width=5)), new=['head']).train()
 
 
 def test_evaluation_needs_the_new_parts_too(tmp_path):
     runner = _runner(tmp_path, _save(tmp_path, _Net(with_head=False)), new=['head'])
-    with pytest.raises(RuntimeError, match='lacks 2 of its 4'):
+    with pytest.raises(RuntimeError, match='lacks 2 entries'):
         runner.load_or_resume()
+
+
+def test_more_of_an_own_part_is_another_architecture(tmp_path):
+    """All that the model has is there with the right shapes: it would load, and be wrong."""
+    with pytest.raises(RuntimeError, match=r"has too many 2 entries \['backbone.deeper1.weight'"):
+        _runner(tmp_path, _save(tmp_path, _Net(depth=2))).train()
+
+
+def test_parts_that_only_the_checkpoint_has_are_left_out(tmp_path):
+    model = _Net()
+    model.projector = nn.Linear(2, 2)
+    _runner(tmp_path, _save(tmp_path, model)).train()
+
+
+def test_resume_needs_the_new_parts_too(tmp_path):
+    with pytest.raises(RuntimeError, match='lacks 2 entries'):
+        _runner(tmp_path, _save(tmp_path, _Net(with_head=False)), new=['head'], resume=True).train()
+
+
+def test_a_checkpoint_of_other_known_classes_is_refused(tmp_path):
+    meta = dict(classes=['bird', 'cow', 'novel'], num_known=2)
+    with pytest.raises(RuntimeError, match=r"the checkpoint has \['bird', 'cow'\] and this run has \['cat', 'dog'\]"):
+        _runner(tmp_path, _save(tmp_path, _Net(), dataset_meta=meta)).train()
+
+
+def test_the_same_known_classes_pass_whatever_the_novel_ones_are(tmp_path):
+    meta = dict(classes=('cat', 'dog', 'a', 'b'), num_known=2)
+    _runner(tmp_path, _save(tmp_path, _Net(), dataset_meta=meta)).train()
+
+
+def test_training_and_validation_must_know_the_same_classes(tmp_path):
+    val = dict(val_dataloader=_loader(known=('dog', 'cat')), val_cfg=dict(), val_evaluator=[])
+    with pytest.raises(RuntimeError, match=r"training has \['cat', 'dog'\] and validation has \['dog', 'cat'\]"):
+        _runner(tmp_path, **val).train()

@@ -145,7 +145,14 @@ def test_two_processes_train(trained):
     config.write_text(RECIPE.format(root=ROOT, folder=trained, epochs=1))
     done = _run('bash', TOOLS / 'dist_train.sh', config, 2, cwd=trained)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert (trained / 'work_dirs' / 'distributed' / 'report' / 'report.md').is_file()
+    report = trained / 'work_dirs' / 'distributed' / 'report' / 'metrics.json'
+    trained_metrics = json.loads(report.read_text())['metrics']
+    # Each process has batch statistics of its own until they are averaged: the checkpoint must be what was validated.
+    checkpoint = trained / 'work_dirs' / 'distributed' / 'epoch_1.pth'
+    done = _run(sys.executable, TOOLS / 'test.py', config, checkpoint, '--work-dir', trained / 'again', cwd=trained)
+    assert done.returncode == 0, done.stderr[-3000:]
+    tested = json.loads((trained / 'again' / 'report' / 'metrics.json').read_text())['metrics']
+    assert tested == trained_metrics
 
 
 def test_a_seed_gets_folders_of_its_own(trained):

@@ -1,11 +1,11 @@
-# A student for 8 x 8 digits: three convolutions of 4, 8 and 16 channels. Teachers are wider.
+# A student for 8 x 8 digits: three convolutions of 6, 12 and 24 channels. Teachers are wider.
 model = dict(
     type='ImageClassifier',
-    backbone=dict(type='mmkd_ext.ConvNet', in_channels=1, channels=(4, 8, 16)),
+    backbone=dict(type='mmkd_ext.ConvNet', in_channels=1, channels=(6, 12, 24)),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
         type='LinearClsHead',
-        in_channels=16,
+        in_channels=24,
         num_classes=10,
         loss=dict(type='CrossEntropyLoss', loss_weight=1.0)))
 
