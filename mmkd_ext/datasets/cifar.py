@@ -77,10 +77,12 @@ class _CIFAR(ArrayDataset):
             for folder in (root, root / layout.folder):
                 if all((folder / name).is_file() for name in layout.files[self.split]):
                     return folder, layout
-        expected = ' or '.join(f'{layout.folder}/{{{",".join(layout.files[self.split])}}}' for layout in self.layouts)
+        expected = ' or '.join(
+            f'{", ".join(layout.files[self.split])} (there or in {layout.folder}/)' for layout in self.layouts
+        )
         found = sorted(path.name for path in root.iterdir()) if root.is_dir() else 'no such folder'
         raise FileNotFoundError(
-            f'{type(self).__name__}: expected {expected} in {root.absolute()} but got {found}; unpack the binary or '
+            f'{type(self).__name__}: expected in {root.absolute()} {expected} but got {found}; unpack the binary or '
             'python archive of https://www.cs.toronto.edu/~kriz/cifar.html there, or set data_root'
         )
 
