@@ -20,11 +20,13 @@ function                    what it says                                        
 ``cluster_accuracy``        accuracy after the best matching of clusters to classes (v1, v2, v3)    GCD
 ``normalized_mutual_info``  information shared by clusters and classes                              arithmetic mean
 ``adjusted_rand_index``     pairs on which clusters and classes agree, corrected for chance         Hubert, Arabie
+``superclasses``            clusters of features, large enough to sample from                       CCKD (SUR)
 ``linear_cka``              how alike two representations are, for reports                          CKA
 ``collapse``                how far a representation has shrunk to one point, for reports
 ``pool_map``                a dense map as one vector per image
 ``sample_tokens``           a dense map as samples at random positions, alike in both networks
 ``gather_with_grad``        one batch out of the batches of all processes
+``sum_with_grad``           one loss out of the parts of all processes
 ==========================  ======================================================================  ===============
 
 Losses take (student, teacher), let no gradient into the teacher, compute in at least float32 whatever autocast says,
@@ -37,8 +39,9 @@ from mmkd_ext.functional.clustering import adjusted_rand_index, cluster_accuracy
 from mmkd_ext.functional.crkd import class_relation_kd
 from mmkd_ext.functional.cskd import centre_regulariser, inter_category, intra_category
 from mmkd_ext.functional.darkrank import hard_dark_rank
-from mmkd_ext.functional.gather import gather_with_grad
+from mmkd_ext.functional.gather import gather_with_grad, sum_with_grad
 from mmkd_ext.functional.kd import soft_target
+from mmkd_ext.functional.kmeans import superclasses
 from mmkd_ext.functional.maps import pool_map, sample_tokens
 from mmkd_ext.functional.ncd import swapped_prediction
 from mmkd_ext.functional.potentials import (
@@ -80,6 +83,8 @@ __all__ = [
     'simplex_potential',
     'sinkhorn_knopp',
     'soft_target',
+    'sum_with_grad',
+    'superclasses',
     'swapped_prediction',
     'tuple_relation',
 ]

@@ -1,13 +1,13 @@
 """Correlation congruence for knowledge distillation (CCKD).
 
-Shape suffixes: N samples, D dims (all dimensions of a sample, flattened).
+Shape suffixes: N samples, R rows of the relation, D dims (all dimensions of a sample, flattened).
 """
 
 import torch
 from torch import Tensor
 
 from mmkd_ext.functional.checks import check_choice, check_pair, check_positive, full_precision
-from mmkd_ext.functional.rows import squared_distances, unit_rows
+from mmkd_ext.functional.rows import inner_products, squared_distances, unit_rows
 
 __all__ = ['check_correlation_settings', 'correlation_congruence']
 
@@ -21,6 +21,7 @@ def correlation_congruence(
     gamma: float | str = 0.4,
     order: int | None = None,
     normalize: bool = True,
+    rows: slice | None = None,
 ) -> Tensor:
     r"""How differently a kernel relates the samples of a batch in two networks.
 
@@ -56,6 +57,9 @@ def correlation_congruence(
         normalize: Scale every feature to length 1 first, as the polynomial of the paper needs. False relates raw
             features, as the paper writes the other kernels; gradients then grow with the features, those of
             ``'bilinear'`` with their third power.
+        rows: Rows of the kernel matrix that this process computes while the others compute the rest
+            (:func:`~mmkd_ext.functional.gather.own_rows`); the result is then its part, and parts add up to the loss.
+            None for all.
 
     Returns:
         Loss, a scalar; a differentiable 0 for fewer than two samples.
@@ -74,8 +78,8 @@ def correlation_congruence(
     if normalize:
         student_ND, teacher_ND = unit_rows(student_ND), unit_rows(teacher_ND)
     width = _median_gamma(teacher_ND) if gamma == 'median' else gamma
-    student_NN, teacher_NN = (_kernel(x_ND, kernel, width, order) for x_ND in (student_ND, teacher_ND))
-    return (student_NN - teacher_NN).square().mean()
+    student_RN, teacher_RN = (_kernel(x_ND, kernel, width, order, rows) for x_ND in (student_ND, teacher_ND))
+    return (student_RN - teacher_RN).square().sum() / len(student) ** 2
 
 
 def check_correlation_settings(who: str, kernel: str, gamma: float | str, order: int | None) -> None:
@@ -103,27 +107,26 @@ def check_correlation_settings(who: str, kernel: str, gamma: float | str, order:
         )
 
 
-def _kernel(x_ND: Tensor, kernel: str, gamma: float | Tensor, order: int | None) -> Tensor:
+def _kernel(x_ND: Tensor, kernel: str, gamma: float | Tensor, order: int | None, rows: slice | None) -> Tensor:
     if kernel == 'bilinear':
-        return x_ND @ x_ND.T
+        return inner_products(x_ND, rows)[0]
     if kernel == 'mmd':
         mean_N = (x_ND - x_ND.detach().mean(dim=0)).mean(dim=1)
-        return (mean_N[:, None] - mean_N).abs()
+        return (mean_N[rows or slice(None), None] - mean_N).abs()
     if order is None:
-        return (-gamma * squared_distances(x_ND)).exp()
-    return _gaussian_polynomial(x_ND, gamma, order)
+        return (-gamma * squared_distances(x_ND, rows)).exp()
+    return _gaussian_polynomial(x_ND, gamma, order, rows)
 
 
-def _gaussian_polynomial(x_ND: Tensor, gamma: float | Tensor, order: int) -> Tensor:
-    product_NN = x_ND @ x_ND.T
-    square_N = product_NN.diagonal()
+def _gaussian_polynomial(x_ND: Tensor, gamma: float | Tensor, order: int, rows: slice | None) -> Tensor:
+    product_RN, square_R1, square_N = inner_products(x_ND, rows)
     # Every term is at most 1 in size, so summing terms cannot overflow, as Horner's scheme would for long features.
-    term_NN = (-gamma * (square_N[:, None] + square_N)).exp()
-    total_NN = term_NN
+    term_RN = (-gamma * (square_R1 + square_N)).exp()
+    total_RN = term_RN
     for power in range(1, order + 1):
-        term_NN = term_NN * (2 * gamma / power * product_NN)
-        total_NN = total_NN + term_NN
-    return total_NN
+        term_RN = term_RN * (2 * gamma / power * product_RN)
+        total_RN = total_RN + term_RN
+    return total_RN
 
 
 def _median_gamma(teacher_ND: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ Shape suffixes: V views, H heads, U unlabelled rows, C = K + N classes, the K kn
 from torch import Tensor
 
 from mmkd_ext.functional.checks import check_choice, check_dims, check_positive, full_precision
+from mmkd_ext.functional.gather import joint_count, log_share, sum_with_grad
 
 __all__ = ['check_class_relation_settings', 'class_relation_kd']
 
@@ -24,6 +25,7 @@ def class_relation_kd(
     detach_weight: bool = False,
     scale_by_squared_temperature: bool = True,
     weight_mean: str = 'joint',
+    gather: bool = False,
 ) -> Tensor:
     r"""Keep what a supervised teacher knows about unlabelled samples: their relation to the known classes.
 
@@ -55,6 +57,8 @@ def class_relation_kd(
         scale_by_squared_temperature: Code True; False leaves out :math:`T^2`, which the paper does not have.
         weight_mean: Code ``'joint'``, one mean of :math:`\eta` over views, heads and samples; paper
             ``'per_view_head'``, the mean over the samples of the batch.
+        gather: Take both means, of the loss and of :math:`\eta`, over the rows of all processes
+            (:func:`~mmkd_ext.functional.sum_with_grad`); all of them must call, also with U = 0.
 
     Returns:
         Loss of each head, shape (H,); a differentiable 0 when U = 0.
@@ -67,7 +71,8 @@ def class_relation_kd(
         'class_relation_kd', temperature, kd_temperature, divergence, weight, weight_temperature, weight_mean
     )
     _check_shapes(student, teacher)
-    num_views, _, num_rows, _ = student.shape
+    num_views, num_heads, num_own, _ = student.shape
+    num_rows = joint_count(num_own, student) if gather else max(num_own, 1)
     num_known = teacher.shape[-1]
 
     softness = temperature * kd_temperature
@@ -76,10 +81,13 @@ def class_relation_kd(
     log_ratio_VHUK = log_p_VHUK - log_q_VHUK if divergence == 'kl' else -log_q_VHUK
     loss_VHU = (log_p_VHUK.exp() * log_ratio_VHUK).sum(dim=-1)
     if weight == 'normalized':
-        weight_VHU = _known_mass_weight(student / (weight_temperature or softness), num_known, weight_mean)
+        log_eta_VHU = _log_known_mass(student / (weight_temperature or softness), num_known)
+        num_averaged = num_rows if weight_mean == 'per_view_head' else num_views * num_heads * num_rows
+        weight_VHU = _shares(log_eta_VHU, weight_mean, gather) * num_averaged
         loss_VHU = loss_VHU * (weight_VHU.detach() if detach_weight else weight_VHU)
     scale = kd_temperature**2 if scale_by_squared_temperature else 1.0
-    return loss_VHU.sum(dim=(0, 2)) * scale / (num_views * max(num_rows, 1))
+    loss_H = loss_VHU.sum(dim=(0, 2))
+    return (sum_with_grad(loss_H) if gather else loss_H) * scale / (num_views * num_rows)
 
 
 def check_class_relation_settings(
@@ -114,12 +122,15 @@ def check_class_relation_settings(
     check_choice(who, ('joint', 'per_view_head'), weight_mean=weight_mean)
 
 
-def _known_mass_weight(scaled_logits_VHUC: Tensor, num_known: int, weight_mean: str) -> Tensor:
-    """The weight eta / mean(eta), as a softmax of log(eta): never 0 / 0, however little mass known classes have."""
-    log_eta_VHU = scaled_logits_VHUC.log_softmax(dim=-1)[..., :num_known].logsumexp(dim=-1)
-    if weight_mean == 'per_view_head':
-        return log_eta_VHU.softmax(dim=-1) * log_eta_VHU.shape[-1]
-    return log_eta_VHU.flatten().softmax(dim=0).view_as(log_eta_VHU) * log_eta_VHU.numel()
+def _log_known_mass(scaled_logits_VHUC: Tensor, num_known: int) -> Tensor:
+    return scaled_logits_VHUC.log_softmax(dim=-1)[..., :num_known].logsumexp(dim=-1)
+
+
+def _shares(log_eta_VHU: Tensor, weight_mean: str, gather: bool) -> Tensor:
+    """The ratio eta / sum(eta), as a softmax of log(eta): never 0 / 0, however little mass known classes have."""
+    scores = log_eta_VHU if weight_mean == 'per_view_head' else log_eta_VHU.flatten()
+    shares = scores.softmax(dim=-1)
+    return (shares * log_share(scores, -1).exp() if gather else shares).view_as(log_eta_VHU)
 
 
 def _check_shapes(student: Tensor, teacher: Tensor) -> None:

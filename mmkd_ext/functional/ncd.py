@@ -6,12 +6,15 @@ Shape suffixes: V views, the L large ones first; H heads; B batch rows; C = K + 
 from torch import Tensor
 
 from mmkd_ext.functional.checks import check_dims, check_positive, full_precision
+from mmkd_ext.functional.gather import joint_count, sum_with_grad
 
 __all__ = ['swapped_prediction']
 
 
 @full_precision
-def swapped_prediction(logits: Tensor, targets: Tensor, *, num_large: int, temperature: float = 0.1) -> Tensor:
+def swapped_prediction(
+    logits: Tensor, targets: Tensor, *, num_large: int, temperature: float = 0.1, gather: bool = False
+) -> Tensor:
     r"""Cross-entropy of each view's prediction with the targets of every *other* large view.
 
     .. math:: \ell_h = \frac{1}{L (V - 1) B} \sum_{v \le L} \sum_{o \ne v} \sum_b
@@ -29,6 +32,8 @@ def swapped_prediction(logits: Tensor, targets: Tensor, *, num_large: int, tempe
             assignments for others. Shape (V, H, B, C); those of small views are not read.
         num_large: Large views :math:`L`, at least 1.
         temperature: Softmax temperature :math:`\tau`.
+        gather: Take the mean over the rows of all processes (:func:`~mmkd_ext.functional.sum_with_grad`); B may then
+            differ between them.
 
     Returns:
         Loss of each head, shape (H,); 0 for an empty batch.
@@ -54,4 +59,7 @@ def swapped_prediction(logits: Tensor, targets: Tensor, *, num_large: int, tempe
     log_prob_VHBC = (logits / temperature).log_softmax(dim=-1)
     others_LHBC = log_prob_VHBC.sum(dim=0) - log_prob_VHBC[:num_large]
     loss_H = -(targets[:num_large].detach() * others_LHBC).sum(dim=(0, 2, 3))
-    return loss_H / (num_large * (num_views - 1) * max(batch_size, 1))
+    num_terms = num_large * (num_views - 1)
+    if gather:
+        return sum_with_grad(loss_H) / (num_terms * joint_count(batch_size, loss_H))
+    return loss_H / (num_terms * max(batch_size, 1))

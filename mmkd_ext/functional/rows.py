@@ -1,12 +1,12 @@
 """Directions of vectors and distances between them, differentiable, with gradients bounded at zero.
 
-Shape suffixes: N rows, D dims.
+Shape suffixes: N rows, R chosen ones among them, D dims.
 """
 
 import torch
 from torch import Tensor
 
-__all__ = ['squared_distances', 'unit_rows']
+__all__ = ['inner_products', 'squared_distances', 'unit_rows']
 
 _SHORTEST = 1e-6
 
@@ -28,20 +28,35 @@ def unit_rows(x_ND: Tensor) -> Tensor:
     return x_ND / torch.where(norm_N1 > _SHORTEST, norm_N1, 1.0)
 
 
-def squared_distances(x_ND: Tensor) -> Tensor:
-    """Squared distance of every two rows, precise also far from the origin.
+def inner_products(x_ND: Tensor, rows: slice | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Products of some rows with all, and the squared lengths of both.
+
+    Args:
+        x_ND: Vectors, shape (N, D).
+        rows: The rows; None for all.
+
+    Returns:
+        Shapes (R, N), (R, 1), (N,).
+    """
+    product_RN = x_ND[rows or slice(None)] @ x_ND.T
+    square_N = product_RN.diagonal() if rows is None else x_ND.square().sum(dim=1)
+    return product_RN, square_N[rows or slice(None), None], square_N
+
+
+def squared_distances(x_ND: Tensor, rows: slice | None = None) -> Tensor:
+    """Squared distances of some rows to all, precise also far from the origin.
 
     For losses of smooth functions of the square. Those that need the distance itself, or its ratios, between points
     that nearly coincide use :mod:`mmkd_ext.functional.pairwise`.
 
     Args:
         x_ND: Vectors, shape (N, D).
+        rows: The rows; None for all.
 
     Returns:
-        Shape (N, N), >= 0, the diagonal 0.
+        Shape (R, N), >= 0; of a row to itself 0, up to rounding if only some rows are asked for.
     """
     # Distances do not see a shift, so no gradient goes through it; without it the products would drown differences.
     x_ND = x_ND - x_ND.detach().mean(dim=0)
-    product_NN = x_ND @ x_ND.T
-    square_N = product_NN.diagonal()
-    return (square_N[:, None] + square_N - 2 * product_NN).clamp(min=0)
+    product_RN, square_R1, square_N = inner_products(x_ND, rows)
+    return (square_R1 + square_N - 2 * product_RN).clamp(min=0)

@@ -1,6 +1,6 @@
 """Similarity-preserving knowledge distillation (SP).
 
-Shape suffixes: N samples, D dims (all dimensions of a sample, flattened).
+Shape suffixes: N samples, R rows of the relation, D dims (all dimensions of a sample, flattened).
 """
 
 from torch import Tensor
@@ -14,7 +14,7 @@ _SMALLEST = 1e-6
 
 
 @full_precision
-def similarity_preserving(student: Tensor, teacher: Tensor) -> Tensor:
+def similarity_preserving(student: Tensor, teacher: Tensor, *, rows: slice | None = None) -> Tensor:
     r"""How differently two networks spread a sample's similarity over the samples of the batch.
 
     .. math:: \ell = \frac{1}{N^2} \lVert G(t) - G(s) \rVert_F^2, \qquad
@@ -35,6 +35,9 @@ def similarity_preserving(student: Tensor, teacher: Tensor) -> Tensor:
     Args:
         student: Features :math:`s` of any shape (N, ...).
         teacher: Features :math:`t` of the same samples, any shape (N, ...); no gradient flows to them.
+        rows: Rows of the similarities that this process computes while the others compute the rest
+            (:func:`~mmkd_ext.functional.gather.own_rows`); the result is then its part, and parts add up to the loss.
+            None for all.
 
     Returns:
         Loss, a scalar; a differentiable 0 for fewer than two samples.
@@ -45,9 +48,10 @@ def similarity_preserving(student: Tensor, teacher: Tensor) -> Tensor:
     check_pair('similarity_preserving', student, teacher)
     if len(student) < 2:
         return student[:0].sum()
-    return (_similarity(student.flatten(1)) - _similarity(teacher.detach().flatten(1))).square().mean()
+    gap_RN = _similarity(student.flatten(1), rows) - _similarity(teacher.detach().flatten(1), rows)
+    return gap_RN.square().sum() / len(student) ** 2
 
 
-def _similarity(x_ND: Tensor) -> Tensor:
+def _similarity(x_ND: Tensor, rows: slice | None) -> Tensor:
     x_ND = x_ND / x_ND.detach().abs().amax().clamp(min=_SMALLEST)
-    return unit_rows(x_ND @ x_ND.T)
+    return unit_rows(x_ND[rows or slice(None)] @ x_ND.T)

@@ -1,11 +1,11 @@
 """What the losses between relations of samples have in common."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from mmkd_ext.functional.checks import check_not_negative
-from mmkd_ext.functional.gather import gather_with_grad
+from mmkd_ext.functional.gather import gather_with_grad, num_processes, own_rows, sum_with_grad
 
 __all__ = ['LabelledRelationLoss', 'RelationLoss']
 
@@ -15,10 +15,12 @@ class RelationLoss(nn.Module):
 
     Subclasses define :meth:`relation`.
 
-    With ``gather=True`` every process computes the same loss of the joint batch, and the mean that
+    With ``gather=True`` every process gets the same loss of the joint batch, and the mean that
     ``DistributedDataParallel`` takes of gradients makes the update exactly that of one process with the whole batch
-    (:func:`~mmkd_ext.functional.gather_with_grad`). Without it, relations between samples of different processes are
-    not compared: with 32 samples and more on each that changes little, with few it is another objective.
+    (:func:`~mmkd_ext.functional.gather_with_grad`). Where the class is ``row_sharded``, each process computes an even
+    part of the rows of the relation and the parts are added up; else each process computes all of it. Without
+    ``gather``, relations between samples of different processes are not compared: with 32 samples and more on each that
+    changes little, with few it is another objective.
 
     Args:
         loss_weight: Factor of the term.
@@ -28,7 +30,12 @@ class RelationLoss(nn.Module):
     Raises:
         TypeError: If ``loss_weight`` is not a number.
         ValueError: If ``loss_weight`` is negative or not finite.
+
+    Attributes:
+        row_sharded: Whether :meth:`relation` takes ``rows``.
     """
+
+    row_sharded: ClassVar[bool] = False
 
     def __init__(self, loss_weight: float = 1.0, *, gather: bool = False, **settings: Any) -> None:
         super().__init__()
@@ -52,10 +59,15 @@ class RelationLoss(nn.Module):
         """
         if self.gather:
             student, teacher = gather_with_grad(student), gather_with_grad(teacher)
+        if self.gather and self.row_sharded and num_processes() > 1:
+            return self.loss_weight * sum_with_grad(self.relation(student, teacher, rows=own_rows(len(student))))
         return self.loss_weight * self.relation(student, teacher)
 
     def relation(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compare the two networks; what :meth:`forward` weighs.
+
+        Where the class is ``row_sharded`` there is a third argument, ``rows: slice | None = None``: the part of the
+        rows to compare. Parts add up.
 
         Args:
             student: Shape (N, ...).
@@ -92,6 +104,8 @@ class LabelledRelationLoss(RelationLoss):
         # Labels of data samples may lie on the CPU, where choosing rows by them stalls no accelerator.
         labels = labels.to(student.device, non_blocking=True)
         if self.gather:
+            # Data samples may stay on the CPU, where nccl does not go.
+            labels = labels.to(student.device, non_blocking=True)
             student, teacher, labels = map(gather_with_grad, (student, teacher, labels))
         return self.loss_weight * self.relation(student, teacher, labels)
 

@@ -29,6 +29,8 @@ class CCKDLoss(RelationLoss):
         ValueError: If a setting is unknown or out of range.
     """
 
+    row_sharded = True
+
     def __init__(
         self,
         loss_weight: float = 100.0,
@@ -42,6 +44,6 @@ class CCKDLoss(RelationLoss):
         check_correlation_settings('CCKDLoss', kernel, gamma, order)
         super().__init__(loss_weight, gather=gather, kernel=kernel, gamma=gamma, order=order, normalize=normalize)
 
-    def relation(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def relation(self, student: Tensor, teacher: Tensor, rows: slice | None = None) -> Tensor:
         """Compare as the function does."""
-        return correlation_congruence(student, teacher, **self.settings)
+        return correlation_congruence(student, teacher, rows=rows, **self.settings)

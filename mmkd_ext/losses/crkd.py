@@ -20,6 +20,9 @@ class ClassRelationLoss(nn.Module):
     carried through the formula would avoid that, at the price of computing the labelled rows for nothing and of a guard
     wherever a mean runs over rows.
 
+    Several processes compute what one would with all their rows, however unlabelled ones spread, for three messages of
+    a few numbers; so this is the default, unlike in losses between samples.
+
     Args:
         loss_weight: Factor of the term: ``alpha`` of the official configs, the paper's beta.
         temperature: As in the function, like all that follow.
@@ -30,6 +33,7 @@ class ClassRelationLoss(nn.Module):
         detach_weight: See there.
         scale_by_squared_temperature: See there.
         weight_mean: See there.
+        gather: See there. False leaves each process its own means, and mmengine their plain average.
 
     Raises:
         TypeError: If a temperature or the loss weight is not a number.
@@ -48,6 +52,7 @@ class ClassRelationLoss(nn.Module):
         detach_weight: bool = False,
         scale_by_squared_temperature: bool = True,
         weight_mean: str = 'joint',
+        gather: bool = True,
     ) -> None:
         super().__init__()
         check_class_relation_settings(
@@ -64,6 +69,7 @@ class ClassRelationLoss(nn.Module):
             'detach_weight': detach_weight,
             'scale_by_squared_temperature': scale_by_squared_temperature,
             'weight_mean': weight_mean,
+            'gather': gather,
         }
 
     def forward(self, student: Tensor, teacher: Tensor, *, labels: Tensor) -> Tensor:

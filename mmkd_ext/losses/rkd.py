@@ -25,15 +25,17 @@ class RKDDistanceLoss(RelationLoss):
         ValueError: If a setting is unknown or out of range.
     """
 
+    row_sharded = True
+
     def __init__(
         self, loss_weight: float = 1.0, *, delta: float = 1.0, reduction: str = 'official', gather: bool = False
     ) -> None:
         super().__init__(loss_weight, gather=gather, delta=delta, reduction=reduction)
         check_rkd_settings('RKDDistanceLoss', delta, reduction)
 
-    def relation(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def relation(self, student: Tensor, teacher: Tensor, rows: slice | None = None) -> Tensor:
         """Compare as the function does."""
-        return rkd_distance(student, teacher, **self.settings)
+        return rkd_distance(student, teacher, rows=rows, **self.settings)
 
 
 @MODELS.register_module()
@@ -52,12 +54,14 @@ class RKDAngleLoss(RelationLoss):
         ValueError: If a setting is unknown or out of range.
     """
 
+    row_sharded = True
+
     def __init__(
         self, loss_weight: float = 1.0, *, delta: float = 1.0, reduction: str = 'official', gather: bool = False
     ) -> None:
         super().__init__(loss_weight, gather=gather, delta=delta, reduction=reduction)
         check_rkd_settings('RKDAngleLoss', delta, reduction)
 
-    def relation(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def relation(self, student: Tensor, teacher: Tensor, rows: slice | None = None) -> Tensor:
         """Compare as the function does."""
-        return rkd_angle(student, teacher, **self.settings)
+        return rkd_angle(student, teacher, rows=rows, **self.settings)

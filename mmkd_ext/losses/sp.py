@@ -23,9 +23,11 @@ class SPLoss(RelationLoss):
         ValueError: If ``loss_weight`` is negative or not finite.
     """
 
+    row_sharded = True
+
     def __init__(self, loss_weight: float = 3000.0, *, gather: bool = False) -> None:
         super().__init__(loss_weight, gather=gather)
 
-    def relation(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def relation(self, student: Tensor, teacher: Tensor, rows: slice | None = None) -> Tensor:
         """Compare as the function does."""
-        return similarity_preserving(student, teacher)
+        return similarity_preserving(student, teacher, rows=rows)

@@ -12,6 +12,8 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmkd_ext.functional.gather import joint_count, sum_with_grad
+
 __all__ = ['batch_labels', 'discovery_targets', 'known_class_loss']
 
 
@@ -51,22 +53,25 @@ def batch_labels(data_samples: Sequence[BaseDataElement] | None, *, num_rows: in
     return labels_B
 
 
-def known_class_loss(logits_VBK: Tensor, labels_B: Tensor, *, temperature: float) -> Tensor:
+def known_class_loss(logits_VBK: Tensor, labels_B: Tensor, *, temperature: float, gather: bool = False) -> Tensor:
     """Cross-entropy of the labelled rows, averaged over views: the supervised stage of UNO and Cr-KD.
 
     Args:
         logits_VBK: (V, B, K), cosines, float32 or float64.
         labels_B: (B,), int64 on the CPU, -1 for unlabelled rows, which do not count.
         temperature: tau, divisor of the logits.
+        gather: Average over the labelled rows of all processes.
 
     Returns:
         (), nats; a differentiable 0 when no row is labelled.
     """
     num_views, _, _ = logits_VBK.shape
-    num_terms = num_views * max(int((labels_B >= 0).sum()), 1)
+    num_labelled = int((labels_B >= 0).sum())
     labels = labels_B.to(logits_VBK.device, non_blocking=True).repeat(num_views)
     loss = F.cross_entropy(logits_VBK.flatten(0, 1) / temperature, labels, ignore_index=-1, reduction='sum')
-    return loss / num_terms
+    if gather:
+        return sum_with_grad(loss) / (num_views * joint_count(num_labelled, loss))
+    return loss / (num_views * max(num_labelled, 1))
 
 
 @torch.no_grad()

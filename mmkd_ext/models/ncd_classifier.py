@@ -55,6 +55,8 @@ class NCDClassifier(BaseModel):
         sinkhorn: Keyword arguments of :func:`mmkd_ext.functional.sinkhorn_knopp`.
         data_preprocessor: :class:`mmkd_ext.models.MultiViewDataPreprocessor`, as config or module.
         init_cfg: Initialisation, as in mmengine.
+        gather: Whether several processes compute what one would with all their rows: assignments over the unlabelled
+            rows of all processes, means over all rows. False leaves each process its own.
 
     Attributes:
         embedding (nn.Identity): Passes the features of all views that run, (V * B, D), view by view, once per forward.
@@ -74,13 +76,15 @@ class NCDClassifier(BaseModel):
         sinkhorn: dict[str, Any] | None = None,
         data_preprocessor: ModuleConfig | None = None,
         init_cfg: dict | None = None,
+        gather: bool = True,
     ) -> None:
         super().__init__(_build(data_preprocessor), init_cfg)
         check_positive('NCDClassifier', temperature=temperature, num_large_views=num_large_views)
         if overcluster_head is not None and novel_head is None:
             raise ValueError('NCDClassifier: expected overcluster_head with a novel_head but got it alone; give both')
-        sinkhorn = sinkhorn or {}
+        sinkhorn = {'gather': gather, **(sinkhorn or {})}
         inspect.signature(sinkhorn_knopp).bind(None, **sinkhorn)  # a wrong key fails here, not in mid-training
+        self.gather = gather
         self.assign = functools.partial(sinkhorn_knopp, **sinkhorn)
         self.temperature = temperature
         self.num_large_views = num_large_views
@@ -148,7 +152,8 @@ class NCDClassifier(BaseModel):
         logits = self._join(known_logits, embedding, self.novel_head)
         self.class_logits(logits[: self.num_large_views])  # for whoever taps it
         if self.novel_head is None:
-            return {'loss_known': known_class_loss(logits.squeeze(1), labels, temperature=self.temperature)}
+            loss = known_class_loss(logits.squeeze(1), labels, temperature=self.temperature, gather=self.gather)
+            return {'loss_known': loss}
         loss_cluster = self._discover(logits, labels, self.novel_head)
         if self.overcluster_head is None:
             return {'loss_cluster': loss_cluster}
@@ -206,7 +211,11 @@ class NCDClassifier(BaseModel):
             logits_VHBC, labels_B, num_known=self.num_known, num_large=self.num_large_views, assign=self.assign
         )
         loss_H = swapped_prediction(
-            logits_VHBC, targets_VHBC, num_large=self.num_large_views, temperature=self.temperature
+            logits_VHBC,
+            targets_VHBC,
+            num_large=self.num_large_views,
+            temperature=self.temperature,
+            gather=self.gather,
         )
         if self.training:
             head.update_objective(loss_H)

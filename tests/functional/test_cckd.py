@@ -263,3 +263,17 @@ def test_bad_settings(settings, error, message):
 def test_samples_that_do_not_pair_up():
     with pytest.raises(ValueError, match=r'correlation_congruence: expected student and teacher of shape \(N, ...\)'):
         correlation_congruence(torch.zeros(3, 2), torch.zeros(4, 2))
+
+
+@pytest.mark.parametrize('settings', KERNELS, ids=str)
+def test_parts_of_the_rows_add_up(settings):
+    student, teacher = random_case()
+    student.requires_grad_()
+    whole = correlation_congruence(student, teacher, **settings)
+    parts = sum(
+        correlation_congruence(student, teacher, rows=rows, **settings)
+        for rows in (slice(0, 1), slice(1, 1), slice(1, 6))
+    )
+    torch.testing.assert_close(parts, whole, rtol=1e-12, atol=0)
+    gradients = [torch.autograd.grad(loss, student)[0] for loss in (parts, whole)]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-14)

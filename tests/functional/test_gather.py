@@ -5,7 +5,8 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mmkd_ext.functional import gather_with_grad, similarity_preserving
+from mmkd_ext.functional import gather_with_grad, similarity_preserving, sum_with_grad
+from mmkd_ext.functional.gather import joint_count, log_share, num_processes, own_rows
 
 
 def start(rank, folder, check, *args):
@@ -60,6 +61,49 @@ def check_other_dtypes(rank, shares):
         assert (own.grad == 2).all()
 
 
+def check_sum(rank):
+    """Backward of a sum hands everybody's gradient to every part."""
+    for own in (torch.tensor(2.0 + rank), torch.full((3, 2), 2.0 + rank)):
+        own.requires_grad_()
+        total = sum_with_grad(own)
+        assert torch.equal(total, torch.full_like(own, 5))
+        assert (own == 2 + rank).all()
+        (total * (10 + rank)).sum().backward()
+        assert torch.equal(own.grad, torch.full_like(own, 21))
+
+
+def check_count(rank):
+    like = torch.zeros(2, dtype=torch.float64)
+    assert joint_count(3 * rank, like) == 3
+    assert joint_count(3 * rank, like).dtype == torch.float64
+    assert joint_count(0, like) == 1
+
+
+def check_softmax_over_all_samples(rank, shares):
+    """Of own samples, times the share, against that of all; scores whose exponentials leave float64."""
+    scores = 300 * torch.randn(3, sum(shares), 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    own = scores.split(shares, dim=1)[rank].clone().requires_grad_()
+    weights = own.softmax(dim=1) * log_share(own, 1).exp()
+    expected = scores.requires_grad_().softmax(dim=1)
+    torch.testing.assert_close(weights, expected.split(shares, dim=1)[rank], rtol=1e-12, atol=0)
+    factors = torch.arange(expected.numel(), dtype=torch.float64).view_as(expected)
+    (weights * factors.split(shares, dim=1)[rank]).sum().backward()
+    (expected * factors).sum().backward()
+    torch.testing.assert_close(own.grad, scores.grad.split(shares, dim=1)[rank], rtol=1e-9, atol=1e-12)
+
+
+def check_share_of_nothing(rank):
+    assert torch.isfinite(log_share(torch.zeros(2, 0), 1)).all()
+
+
+def check_rows(rank):
+    assert num_processes() == 2
+    assert [own_rows(count) for count in (0, 1, 5)] == [
+        [slice(0, 0), slice(0, 0), slice(0, 2)],
+        [slice(0, 0), slice(0, 1), slice(2, 5)],
+    ][rank]
+
+
 def check_shapes_that_differ(rank):
     with pytest.raises(ValueError, match=r'samples of one shape on all processes but got \[\(2, 3\), \(2, 4\)\]'):
         gather_with_grad(torch.zeros(2, 3 + rank))
@@ -75,6 +119,19 @@ def test_labels_and_half_precision(tmp_path):
     in_two_processes(tmp_path, check_other_dtypes, (3, 2))
 
 
+def check_parts(rank):
+    check_sum(rank)
+    check_count(rank)
+    check_share_of_nothing(rank)
+    check_rows(rank)
+    for shares in ((4, 4), (5, 2), (0, 3)):
+        check_softmax_over_all_samples(rank, shares)
+
+
+def test_sums_counts_shares_and_rows(tmp_path):
+    in_two_processes(tmp_path, check_parts)
+
+
 def test_shapes_that_differ_are_refused_on_all_processes(tmp_path):
     in_two_processes(tmp_path, check_shapes_that_differ)
 
@@ -82,5 +139,9 @@ def test_shapes_that_differ_are_refused_on_all_processes(tmp_path):
 def test_one_process_gets_its_own_tensor(tmp_path):
     x = torch.randn(3, 2, requires_grad=True)
     assert gather_with_grad(x) is x
+    assert sum_with_grad(x) is x
+    assert [joint_count(count, x) for count in (0, 3)] == [1, 3]
+    assert log_share(x, 0) == 0
+    assert own_rows(3) == slice(0, 3)
     distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
     assert gather_with_grad(x) is x

@@ -22,15 +22,15 @@ def test_direct_differences(dtype, scale):
     x_ND, y_ND = scale * torch.randn(9, 20, dtype=dtype), torch.randn(9, 6, dtype=dtype)
     points, other = pairwise(x_ND, y_ND)
     rtol = 1e-5 if dtype == torch.float32 else 1e-12
-    torch.testing.assert_close(points.square_NN.double() * points.unit.double() ** 2, direct(x_ND), rtol=rtol, atol=0)
-    torch.testing.assert_close(other.square_NN.double() * other.unit.double() ** 2, direct(y_ND), rtol=rtol, atol=0)
+    torch.testing.assert_close(points.square_RN.double() * points.unit.double() ** 2, direct(x_ND), rtol=rtol, atol=0)
+    torch.testing.assert_close(other.square_RN.double() * other.unit.double() ** 2, direct(y_ND), rtol=rtol, atol=0)
 
 
 def test_offset_of_a_thousand_spreads_costs_no_digit():
     x_ND = 1000 + torch.randn(32, 64)
     points, _ = pairwise(x_ND, x_ND)
-    assert points.square_NN.dtype == torch.float32
-    torch.testing.assert_close(points.square_NN.double() * points.unit**2, direct(x_ND), rtol=1e-5, atol=0)
+    assert points.square_RN.dtype == torch.float32
+    torch.testing.assert_close(points.square_RN.double() * points.unit**2, direct(x_ND), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize('spread', [1e-2, 1e-3, 1e-5])
@@ -38,8 +38,8 @@ def test_offset_of_a_thousand_spreads_costs_no_digit():
 def test_what_float32_cannot_resolve_is_redone_in_float64(spread, in_student):
     x_ND, y_ND = near_duplicates(spread), torch.randn(24, 32)
     pair = pairwise(x_ND, y_ND) if in_student else pairwise(y_ND, x_ND)[::-1]
-    assert all(points.square_NN.dtype == torch.float64 for points in pair)
-    torch.testing.assert_close(pair[0].square_NN * pair[0].unit ** 2, direct(x_ND), rtol=1e-4, atol=0)
+    assert all(points.square_RN.dtype == torch.float64 for points in pair)
+    torch.testing.assert_close(pair[0].square_RN * pair[0].unit ** 2, direct(x_ND), rtol=1e-4, atol=0)
 
 
 def test_zero_only_for_points_that_coincide():
@@ -48,19 +48,19 @@ def test_zero_only_for_points_that_coincide():
     points, _ = pairwise(x_ND, x_ND)
     is_zero_NN = torch.eye(24, dtype=torch.bool)
     is_zero_NN[0, 3] = is_zero_NN[3, 0] = True
-    assert torch.equal(points.square_NN == 0, is_zero_NN)
-    assert (points.square_NN >= 0).all()
+    assert torch.equal(points.square_RN == 0, is_zero_NN)
+    assert (points.square_RN >= 0).all()
 
 
 @pytest.mark.parametrize('x', [torch.zeros(5, 3), torch.full((5, 3), 7e30), torch.full((5, 3), 1e-40)])
 def test_collapsed_batch_has_no_distances(x):
     points, _ = pairwise(x, torch.randn(5, 3))
-    assert torch.equal(points.square_NN, torch.zeros(5, 5, dtype=torch.float64))
+    assert torch.equal(points.square_RN, torch.zeros(5, 5, dtype=torch.float64))
 
 
 def test_result_is_symmetric_and_centred():
     points, _ = pairwise(5 + torch.randn(7, 3, dtype=torch.float64), torch.randn(7, 4))
-    torch.testing.assert_close(points.square_NN, points.square_NN.T, rtol=1e-12, atol=0)
+    torch.testing.assert_close(points.square_RN, points.square_RN.T, rtol=1e-12, atol=0)
     torch.testing.assert_close(points.x_ND.mean(dim=0), torch.zeros(3, dtype=torch.float64))
 
 
@@ -73,3 +73,24 @@ def test_position_gradient_is_autograd_of_squared_distances():
     # In the unit of the points the weighted sum is smaller by unit^2.
     slope_NN = (weight_NN + weight_NN.T) * points.unit**2
     torch.testing.assert_close(position_gradient(points, slope_NN), leaf_ND.grad, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize('rows', [slice(0, 3), slice(3, 9), slice(4, 4)], ids=str)
+def test_some_rows_are_those_of_all(rows):
+    x_ND, y_ND = torch.randn(9, 4, dtype=torch.float64), torch.randn(9, 5, dtype=torch.float64)
+    x_ND[5] = x_ND[1]
+    (some, _), (points, _) = pairwise(x_ND, y_ND, rows), pairwise(x_ND, y_ND)
+    torch.testing.assert_close(some.square_RN, points.square_RN[rows], rtol=1e-12, atol=0)
+    slope_NN = torch.randn(9, 9, dtype=torch.float64)
+    slope_NN += slope_NN.T.clone()
+    gradient_ND = position_gradient(some, slope_NN[rows])
+    expected_ND = torch.zeros_like(x_ND)
+    expected_ND[rows] = position_gradient(points, slope_NN)[rows]
+    torch.testing.assert_close(gradient_ND, expected_ND)
+
+
+def test_rows_that_float32_cannot_resolve_are_redone_in_float64_where_they_are():
+    x_ND, y_ND = near_duplicates(1e-3), torch.randn(24, 32)
+    x_ND[:12] = torch.randn(12, 32)
+    dtypes = [pairwise(x_ND, y_ND, rows)[0].square_RN.dtype for rows in (slice(0, 12), slice(12, 24))]
+    assert dtypes == [torch.float32, torch.float64]

@@ -305,7 +305,7 @@ def test_no_tensor_is_larger_than_a_few_pair_matrices(loss):
     num_samples = dims = 512
     # The operator hides from a dispatch mode what happens inside: look at the function that it is made of.
     with _LargestTensor() as largest:
-        _closed_form(*random_pair(num_samples, (dims, dims), torch.float32), loss.__name__, 1.0, True)
+        _closed_form(*random_pair(num_samples, (dims, dims), torch.float32), loss.__name__, 1.0, True, [])
     assert num_samples**2 <= largest.numel <= 4 * num_samples**2
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from mmkd_ext.functional.rows import squared_distances, unit_rows
+from mmkd_ext.functional.rows import inner_products, squared_distances, unit_rows
 
 
 def test_rows_keep_their_direction_and_get_length_one():
@@ -46,3 +46,14 @@ def test_squared_distances_far_from_the_origin():
         squared_distances(x + 1000).double(), torch.cdist(far, far).square(), rtol=1e-4, atol=1e-6
     )
     assert (squared_distances(x).diagonal() == 0).all()
+
+
+def test_some_rows_are_those_of_all():
+    x = 100 + torch.randn(7, 3, dtype=torch.float64)
+    rows = slice(2, 5)
+    torch.testing.assert_close(squared_distances(x, rows), squared_distances(x)[rows], rtol=1e-12, atol=1e-12)
+    for chosen in (rows, slice(3, 3), None):
+        product, own_square, square = inner_products(x, chosen)
+        torch.testing.assert_close(product, (x @ x.T)[chosen or slice(None)])
+        torch.testing.assert_close(own_square, (x**2).sum(dim=1, keepdim=True)[chosen or slice(None)])
+        torch.testing.assert_close(square, (x**2).sum(dim=1))

@@ -162,3 +162,13 @@ def test_compiles_without_a_break():
 def test_samples_that_do_not_pair_up():
     with pytest.raises(ValueError, match=r'similarity_preserving: expected student and teacher of shape \(N, ...\)'):
         similarity_preserving(torch.zeros(3, 2), torch.zeros(4, 2))
+
+
+def test_parts_of_the_rows_add_up():
+    student, teacher = random_case()
+    student.requires_grad_()
+    whole = similarity_preserving(student, teacher)
+    parts = sum(similarity_preserving(student, teacher, rows=rows) for rows in (slice(0, 1), slice(1, 1), slice(1, 6)))
+    torch.testing.assert_close(parts, whole, rtol=1e-12, atol=0)
+    gradients = [torch.autograd.grad(loss, student)[0] for loss in (parts, whole)]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-14)

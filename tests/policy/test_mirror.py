@@ -4,7 +4,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PACKAGE, TESTS = ROOT / 'mmkd_ext', ROOT / 'tests'
-FREE = {'policy', 'integration'}
+FREE = {'policy', 'integration', 'distributed'}
 
 
 def test_every_module_has_its_test():
