@@ -78,7 +78,7 @@ def test_model_without_novel_head_is_left_alone(tmp_path):
 
 
 def _runner(model):
-    return SimpleNamespace(model=model)
+    return SimpleNamespace(model=model, hooks=[])
 
 
 @pytest.fixture

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+from mmengine.dataset import BaseDataset, ClassBalancedDataset, ConcatDataset, RepeatDataset
+
+from mmkd_ext.datasets import Digits, NovelClassSplit
+from mmkd_ext.samplers.labels import group_members, labels_of
+
+
+class Host(BaseDataset):
+    """A data set with nothing but what mmengine asks for."""
+
+    def __init__(self, classes):
+        self.classes_of = classes
+        super().__init__()
+
+    def load_data_list(self):
+        return [{'classes': classes} for classes in self.classes_of]
+
+    def get_cat_ids(self, idx):
+        return self.get_data_info(idx)['classes']
+
+
+def test_labels_of_our_data_sets():
+    digits = Digits()
+    assert labels_of(digits, 'me').tolist() == [info['gt_label'] for info in digits.data_list]
+    split = NovelClassSplit(digits, known=5)
+    labels = labels_of(split, 'me')
+    assert set(labels[split.labelled]) == {0, 1, 2, 3, 4}
+    assert set(labels[~split.labelled]) == {-1}
+
+
+def test_labels_by_get_cat_ids_also_through_a_wrapper():
+    host = Host([[2], [0], [0], [0]])
+    assert labels_of(host, 'me').tolist() == [2, 0, 0, 0]
+    balanced = ClassBalancedDataset(host, oversample_thr=1.0)
+    assert labels_of(balanced, 'me').tolist() == [2, 2, 0, 0, 0, 0, 0, 0]
+
+
+def test_part_of_the_data_under_num_batch_per_epoch():
+    digits = Digits()
+    digits.__class__ = type('Sliced', (Digits,), {'__len__': lambda self: 50})
+    assert len(labels_of(digits, 'me')) == 50
+
+
+@pytest.mark.parametrize('wrap', [lambda host: ConcatDataset([host, host]), lambda host: RepeatDataset(host, 2)])
+def test_a_wrapper_without_labels_is_refused(wrap):
+    with pytest.raises(TypeError, match=r'me: expected a data set with get_gt_labels\(\) or get_cat_ids\(\) but got'):
+        labels_of(wrap(Host([[0], [1]])), 'me')
+
+
+def test_several_classes_none_or_no_integers_are_refused():
+    with pytest.raises(ValueError, match=r'one class per sample but sample 1 has \[0, 2\]'):
+        labels_of(Host([[1], [0, 2]]), 'me')
+    with pytest.raises(ValueError, match=r'one class per sample but sample 0 has \[\]'):
+        labels_of(Host([[], [1]]), 'me')
+
+    class Soft:
+        def __len__(self):
+            return 2
+
+        def get_gt_labels(self):
+            return [0.5, 1.0]
+
+    with pytest.raises(ValueError, match=r'one integer label for each of the 2 samples but Soft has float64'):
+        labels_of(Soft(), 'me')
+
+
+def test_group_members_are_sorted_by_group_without_the_unlabelled():
+    members, sizes = group_members(np.array([5, -1, 2, 5, -3, 2, 5]))
+    assert members.tolist() == [2, 5, 0, 3, 6]
+    assert sizes.tolist() == [2, 3]
+
+
+def test_no_group_at_all():
+    members, sizes = group_members(np.array([-1, -1]))
+    assert len(members) == len(sizes) == 0
