@@ -4,6 +4,7 @@ A stage is any ``dict(config=..., checkpoint=...)`` in a config, wherever it sta
 the first stage of a discovery run.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,21 @@ def find_stages(cfg: Config) -> dict[str, str]:
 def is_trained(checkpoint: str) -> bool:
     """Whether the checkpoint of a stage is there and whole.
 
-    mmengine writes ``last_checkpoint`` after the file that it names. Where it stands and names another file, the
-    stage was cut off, perhaps while it wrote this very checkpoint.
+    mmengine writes ``last_checkpoint`` after the file that it names. Where it stands and names an earlier epoch or
+    iteration than this file's name does, the stage was cut off, perhaps while it wrote this very checkpoint.
     """
     path = Path(checkpoint)
     pointer = path.parent / 'last_checkpoint'
     if not path.is_file():
         return False
-    return not pointer.is_file() or Path(pointer.read_text().strip()).name == path.name
+    own, last = _progress(path.name), _progress(pointer.read_text()) if pointer.is_file() else None
+    return own is None or last is None or own <= last
+
+
+def _progress(name: str) -> int | None:
+    """Epoch or iteration in the name of a checkpoint; None for a name of another kind."""
+    match = re.search(r'(?:epoch|iter)_(\d+)\.pth', name)
+    return match and int(match[1])
 
 
 def replace_everywhere(node: Any, old: str, new: str) -> Any:

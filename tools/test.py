@@ -18,7 +18,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--work-dir', help='where logs and the report go; default: work_dirs/<config name>')
+    parser.add_argument(
+        '--work-dir', help='where logs and the report go; default: work_dirs/<config name>/test_<checkpoint name>'
+    )
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs that override the config')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     return parser.parse_args()
@@ -32,7 +34,9 @@ def main() -> None:
         cfg.merge_from_dict(args.cfg_options)
     cfg.launcher = args.launcher
     cfg.load_from = args.checkpoint
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))
+    # Not the folder of the run: its report is that of its last validation.
+    run = cfg.get('work_dir') or Path('work_dirs', Path(args.config).stem)
+    cfg.work_dir = args.work_dir or str(Path(run, f'test_{Path(args.checkpoint).stem}'))
     prepare(cfg, args.launcher)
     Runner.from_cfg(cfg).test()
     if torch.distributed.is_initialized():

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import barrier, is_main_process
-from mmengine.hub import get_config
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from stages import find_stages, is_trained, set_seed, short_path
@@ -48,7 +47,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def load_config(path: str, args: argparse.Namespace) -> Config:
     """Read a config and apply what the command line says about every stage alike."""
-    cfg = get_config(path) if '::' in path else Config.fromfile(path)
+    cfg = Config.fromfile(path)
     cfg.launcher = args.launcher
     if args.seed is not None:
         cfg = set_seed(cfg, args.seed)
@@ -64,6 +63,8 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     if args.work_dir:
         cfg.work_dir = args.work_dir
     if args.amp:
+        if not torch.cuda.is_available():
+            raise ValueError('--amp: expected a GPU but found none; leave it out')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
@@ -80,8 +81,18 @@ def apply_resume(cfg: Config, resume: str | None) -> None:
 
 
 def run(cfg: Config) -> None:
-    """Train one config with the stock Runner."""
+    """Train one config with the stock Runner.
+
+    Raises:
+        OSError: the work dir cannot be made.
+    """
     prepare(cfg, cfg.launcher)
+    try:
+        Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f'--work-dir: expected a folder to write to but got {cfg.work_dir} ({error}); choose another'
+        ) from None
     Runner.from_cfg(cfg).train()
     barrier()
 
@@ -90,12 +101,17 @@ def train_stages(cfg: Config, args: argparse.Namespace) -> None:
     """Train what ``cfg`` builds on, or say which command does.
 
     Raises:
-        FileNotFoundError: a stage is missing and ``--with-teacher`` was not given.
+        FileNotFoundError: a stage is missing and ``--with-teacher`` was not given, or it is one to download.
         RuntimeError: a stage was trained but did not leave the checkpoint that ``cfg`` names.
     """
     for checkpoint, config in find_stages(cfg).items():
         if is_trained(checkpoint):
             continue
+        if '::' in config:
+            raise FileNotFoundError(
+                f'{short_path(cfg.filename)}: expected the checkpoint {checkpoint} but found none; '
+                f'download the published one of {config}'
+            )
         folder = Path(checkpoint).parent
         if not args.with_teacher:
             raise FileNotFoundError(

@@ -155,6 +155,13 @@ def test_two_processes_train(trained):
     assert tested == trained_metrics
 
 
+def test_a_work_dir_that_cannot_be_made_is_named(trained, tmp_path):
+    (tmp_path / 'file').touch()
+    done = _train(trained / 'recipe.py', '--work-dir', tmp_path / 'file' / 'below')
+    assert done.returncode != 0
+    assert f'--work-dir: expected a folder to write to but got {tmp_path}/file/below' in done.stderr
+
+
 def test_a_seed_gets_folders_of_its_own(trained):
     stage = trained / 'stage.py'
     done = _train(stage, '--seed', '3', '--cfg-options', 'train_cfg.max_epochs=1')

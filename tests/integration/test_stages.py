@@ -53,3 +53,10 @@ def test_a_checkpoint_cut_off_while_written_is_not_trained(tmp_path):
 def test_a_published_checkpoint_without_history_is_trained(tmp_path):
     (tmp_path / 'teacher.pth').touch()
     assert stages.is_trained(str(tmp_path / 'teacher.pth'))
+
+
+@pytest.mark.parametrize('name', ['epoch_4.pth', 'best_accuracy.pth'])
+def test_an_earlier_or_otherwise_named_checkpoint_of_a_longer_run_is_trained(tmp_path, name):
+    (tmp_path / name).touch()
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_60.pth'))
+    assert stages.is_trained(str(tmp_path / name))
