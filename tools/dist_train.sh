@@ -1,16 +1,8 @@
 #!/usr/bin/env bash
-# CONFIG PROCESSES [options of train.py]
-# Several nodes: NNODES=2 NODE_RANK=0 MASTER_ADDR=host PORT=29500 tools/dist_train.sh ..., once per node.
+# CONFIG PROCESSES [options of train.py]; several nodes: see launch.sh
 set -euo pipefail
 
 config="${1:?config}"
 processes="${2:?number of processes per node (GPUs, or CPU processes)}"
-arguments=("$config" "${@:3}")
-
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-export PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}"
-exec "${PYTHON:-python}" -m torch.distributed.run \
-  --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
-  --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
-  --nproc_per_node="$processes" \
-  "$here/train.py" "${arguments[@]}" --launcher pytorch
+exec bash "$here/launch.sh" "$here/train.py" "$processes" "$config" "${@:3}" --launcher pytorch

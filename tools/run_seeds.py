@@ -87,7 +87,8 @@ def train_in_child(config: str, seed: int) -> None:
 
 
 def _train(config: str, seed: int) -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    stdout = 1
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stdout)
     train.main([config, '--with-teacher', '--resume', '--seed', str(seed)])
 
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # PARTITION JOB_NAME CONFIG [options of train.py]
-# GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5) and SRUN_ARGS come from the environment.
+# GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5) and SRUN_ARGS come from the environment. To be saved before the time
+# is over: SRUN_ARGS='--time=4:00:00 --signal=USR1@120', and --resume among the options.
 set -euo pipefail
 
 partition="${1:?partition}"

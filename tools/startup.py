@@ -28,8 +28,8 @@ def prepare(cfg: Config, launcher: str) -> None:
 def _prepare_cpu_processes(cfg: Config, launcher: str) -> None:
     """Start gloo and name a wrapper that works on CPU.
 
-    mmengine's launchers call ``torch.cuda.set_device``, its default wrapper passes ``device_ids``, and SyncBN refuses
-    CPU tensors.
+    mmengine's launchers call ``torch.cuda.set_device``, its default wrapper passes ``device_ids``, and torch's SyncBN
+    refuses CPU tensors: ``sync_bn`` of the config, of whatever kind, gets ours.
     """
     if launcher != 'pytorch':
         raise ValueError(
@@ -37,7 +37,8 @@ def _prepare_cpu_processes(cfg: Config, launcher: str) -> None:
             'start CPU processes with tools/dist_train.sh or tools/dist_test.sh'
         )
     cfg.setdefault('env_cfg', {}).dist_cfg = dict(backend='gloo')
-    cfg.pop('sync_bn', None)
+    if cfg.pop('sync_bn', None):
+        cfg.custom_hooks = [dict(type='mmkd_ext.SyncBatchNormHook'), *cfg.get('custom_hooks', [])]
     wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
     wrapper['find_unused_parameters'] = cfg.pop('find_unused_parameters', False)
     cfg.setdefault('model_wrapper_cfg', wrapper)

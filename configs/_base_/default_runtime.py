@@ -5,8 +5,10 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=100),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=2),
-    sampler_seed=dict(type='DistSamplerSeedHook'))
+    checkpoint=dict(type='mmkd_ext.AtomicCheckpointHook', interval=10, max_keep_ckpts=2),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    exact_resume=dict(type='mmkd_ext.ExactResumeHook'),
+    preemption=dict(type='mmkd_ext.PreemptionHook'))
 
 # Several processes validate, and save, the mean of their batch statistics.
 custom_hooks = [dict(type='mmkd_ext.LoadCheckHook'), dict(type='SyncBuffersHook')]

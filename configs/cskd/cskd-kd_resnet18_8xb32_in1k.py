@@ -21,6 +21,6 @@ custom_hooks = [
             config='mmpretrain::resnet/resnet34_8xb32_in1k.py',
             checkpoint='checkpoints/resnet34_8xb32_in1k_20210831-f257d4e6.pth'),
         terms=dict(
-            intra=dict(tap='head.fc', loss=dict(type='mmkd_ext.IntraCategoryLoss', loss_weight=0.05)),
-            inter=dict(tap='neck', loss=dict(type='mmkd_ext.InterCategoryLoss', loss_weight=5.0)),
+            intra=dict(tap='head.fc', loss=dict(type='mmkd_ext.IntraCategoryLoss', loss_weight=0.01)),
+            inter=dict(tap='neck', loss=dict(type='mmkd_ext.InterCategoryLoss', loss_weight=1.0)),
             kd=dict(tap='head.fc', loss=dict(type='mmkd_ext.SoftTargetLoss', temperature=4.0, loss_weight=0.9))))]

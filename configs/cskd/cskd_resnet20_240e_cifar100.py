@@ -9,11 +9,12 @@ Result: not run here.
 _base_ = '../supervised/supervised_resnet20_240e_cifar100.py'
 
 custom_hooks = [
+    *_base_.custom_hooks,
     dict(
         type='mmkd_ext.DistillHook',
         teacher=dict(
             config='{{ fileDirname }}/../supervised/supervised_resnet56_240e_cifar100.py',
             checkpoint='work_dirs/supervised_resnet56_240e_cifar100/epoch_240.pth'),
         terms=dict(
-            intra=dict(tap='head.fc', loss=dict(type='mmkd_ext.IntraCategoryLoss', loss_weight=0.05)),
-            inter=dict(tap='neck', loss=dict(type='mmkd_ext.InterCategoryLoss', loss_weight=5.0))))]
+            intra=dict(tap='head.fc', loss=dict(type='mmkd_ext.IntraCategoryLoss', loss_weight=0.01)),
+            inter=dict(tap='neck', loss=dict(type='mmkd_ext.InterCategoryLoss', loss_weight=1.0))))]

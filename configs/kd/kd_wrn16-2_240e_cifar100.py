@@ -11,6 +11,7 @@ _base_ = '../supervised/supervised_wrn16-2_240e_cifar100.py'
 model = dict(head=dict(loss=dict(loss_weight=0.1)))
 
 custom_hooks = [
+    *_base_.custom_hooks,
     dict(
         type='mmkd_ext.DistillHook',
         teacher=dict(

@@ -9,6 +9,7 @@ Result: not run here; RepDistiller reports top-1 69.67 for this pair.
 _base_ = '../supervised/supervised_resnet20_240e_cifar100.py'
 
 custom_hooks = [
+    *_base_.custom_hooks,
     dict(
         type='mmkd_ext.DistillHook',
         teacher=dict(

@@ -6,6 +6,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmkd_ext.heads import NovelHead
+from mmkd_ext.hooks.resume_hook import resumed_batches
 from mmkd_ext.registry import HOOKS
 
 __all__ = ['BestHeadHook']
@@ -19,18 +20,20 @@ class BestHeadHook(Hook):
     epoch, as UNO v2 does (the code of Cr-KD accumulates over all epochs), and adds them up over processes after it.
     Then validation chooses the same head in every process, and a checkpoint written after the epoch holds the choice.
     Nothing happens for a model without such heads. Meant for epoch-based training: an iteration-based loop counts as
-    one epoch.
+    one epoch. An epoch that :class:`mmkd_ext.ExactResumeHook` resumes in the middle keeps its sums.
     """
 
     # Before CheckpointHook (VERY_LOW), which writes the statistics.
     priority = 'NORMAL'
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Empty the statistics.
+        """Empty the statistics, unless they are those of the first part of this epoch.
 
         Args:
             runner: The runner.
         """
+        if resumed_batches(runner):
+            return
         for head in _novel_heads(runner):
             head.reset_objective()
 

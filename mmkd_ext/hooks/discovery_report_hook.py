@@ -23,7 +23,7 @@ from mmkd_ext.visualization import Assignment, CurveHistory, Discovery, Discover
 __all__ = ['DiscoveryReportHook']
 
 _HISTORY = 'discovery_report_curves'
-"""Where the message hub, and so the checkpoint, keeps the curves."""
+"""Entry of the checkpoint."""
 
 
 @HOOKS.register_module()
@@ -73,6 +73,7 @@ class DiscoveryReportHook(Hook):
         self._recorder: Recorder | None = None
         self._collector: DiscoveryCollector | None = None
         self._history = CurveHistory()
+        self._saved: dict[str, Any] | None = None
         self._is_training = False
         self._is_done = False
 
@@ -101,6 +102,24 @@ class DiscoveryReportHook(Hook):
         """
         self._recorder.remove()
 
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Add the curves, with the losses of the unfinished epoch.
+
+        Args:
+            runner: The runner.
+            checkpoint: Its entry ``discovery_report_curves`` is written.
+        """
+        checkpoint[_HISTORY] = self._history.state()
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Keep the curves for the case that the run is resumed.
+
+        Args:
+            runner: The runner.
+            checkpoint: What the file held.
+        """
+        self._saved = checkpoint.get(_HISTORY)
+
     def before_train(self, runner: Runner) -> None:
         """Continue the curves of an interrupted run: those of its checkpoint, and later ones of its file.
 
@@ -111,10 +130,11 @@ class DiscoveryReportHook(Hook):
         """
         self._is_training = True
         on_disk, self._history = self._history, CurveHistory()
-        progress, self._history.progress_name = visualization.progress(runner)
+        progress, unit = visualization.progress(runner)
         if progress:
-            self._history.fill_up(CurveHistory(runner.message_hub.get_info(_HISTORY)), until=progress)
+            self._history = CurveHistory(self._saved)
             self._history.fill_up(on_disk, until=progress)
+        self._history.progress_name = unit
 
     def after_train(self, runner: Runner) -> None:
         """Note that a later validation is not part of training; a run that stopped early has no report.
@@ -149,7 +169,6 @@ class DiscoveryReportHook(Hook):
             runner: The runner.
         """
         self._history.add_losses(visualization.progress(runner)[0])
-        runner.message_hub.update_info(_HISTORY, self._history.state())
 
     def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
         """Begin to collect, if this is a test, a validation on its own, or the last one of training."""
@@ -192,7 +211,6 @@ class DiscoveryReportHook(Hook):
             progress, _ = visualization.progress(runner)
             self._history.add_losses(progress)
             self._history.add_metrics(progress, metrics or {})
-            runner.message_hub.update_info(_HISTORY, self._history.state())
             if is_main_process():
                 self._history.save(self._folder / 'curves.json')
         self._finish(runner, runner.val_dataloader.dataset, metrics or {})

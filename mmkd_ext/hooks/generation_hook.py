@@ -80,6 +80,7 @@ class GenerationHook(Hook):
         self._distill_options = distill
         self._distill: DistillHook | None = None
         self._generation: int | None = None
+        self._length: int | None = None
         self._metrics: dict[str, dict[str, Any]] = {}
 
     def before_run(self, runner: Runner) -> None:
@@ -133,12 +134,14 @@ class GenerationHook(Hook):
             self._enter(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, float] | None = None) -> None:
-        """Keep the metrics of the current generation; a later validation replaces them."""
-        if self._generation is None or not is_main_process():
+        """Keep the metrics of the generation that was trained last; a later validation replaces them."""
+        if self._length is None or not is_main_process():
             return
+        # Not the current one: a resumed run may begin with the validation that it was killed in.
+        generation = (_progress(runner) - 1) // self._length
         unit = 'iter' if _counts_iterations(runner) else 'epoch'
         numbers = {name: float(value) for name, value in (metrics or {}).items() if isinstance(value, Real)}
-        self._metrics[str(self._generation)] = {unit: _progress(runner), 'metrics': numbers}
+        self._metrics[str(generation)] = {unit: _progress(runner), 'metrics': numbers}
         file = _metrics_file(runner)
         partial = file.with_suffix('.partial')
         partial.write_text(json.dumps(self._metrics, indent=1))

@@ -33,8 +33,8 @@ class CurveHistory:
         self.progress_name: str = state.get('progress_name', 'epoch')
         self.losses: _Curves = {name: list(points) for name, points in state.get('losses', {}).items()}
         self.metrics: _Curves = {name: list(points) for name, points in state.get('metrics', {}).items()}
-        self._sums: dict[str, torch.Tensor | float] = defaultdict(float)
-        self._num_iters = 0
+        self._sums: dict[str, torch.Tensor | float] = defaultdict(float, state.get('sums', {}))
+        self._num_iters = state.get('num_iters', 0)
 
     @classmethod
     def load(cls, path: Path) -> 'CurveHistory':
@@ -48,8 +48,14 @@ class CurveHistory:
         draft.replace(path)
 
     def state(self) -> dict[str, Any]:
-        """Return the history as dicts, lists, strings and floats."""
-        return {'progress_name': self.progress_name, 'losses': self.losses, 'metrics': self.metrics}
+        """Return the history, with the sums of what :meth:`observe` saw, as dicts, lists, strings and numbers."""
+        return {
+            'progress_name': self.progress_name,
+            'losses': self.losses,
+            'metrics': self.metrics,
+            'sums': {name: float(total) for name, total in self._sums.items()},
+            'num_iters': self._num_iters,
+        }
 
     def observe(self, outputs: Mapping[str, Any]) -> None:
         """Add up the losses of one iteration, without waiting for the device.
@@ -74,7 +80,7 @@ class CurveHistory:
         self._num_iters = 0
 
     def add_metrics(self, progress: float, metrics: Mapping[str, Any]) -> None:
-        """Append the main metrics.
+        """Append the main metrics; a repeated validation replaces its first point.
 
         Args:
             progress: Epochs or iterations done.
@@ -82,7 +88,8 @@ class CurveHistory:
         """
         for name, value in metrics.items():
             if name.split('/')[-1] in _METRICS:
-                self.metrics.setdefault(name, []).append([progress, float(value)])
+                points = [point for point in self.metrics.get(name, []) if point[0] < progress]
+                self.metrics[name] = [*points, [progress, float(value)]]
 
     def fill_up(self, other: 'CurveHistory', until: float) -> None:
         """Add the points of another history that are missing here.

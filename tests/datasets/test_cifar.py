@@ -93,9 +93,7 @@ def test_class_names_are_those_of_mmpretrain():
 
 
 def test_missing_folder(tmp_path):
-    message = (
-        r'expected in .*nowhere train.bin \(there or in cifar-100-binary/\) or train .* but got no such folder'
-    )
+    message = r'expected in .*nowhere train.bin \(there or in cifar-100-binary/\) or train .* but got no such folder'
     with pytest.raises(FileNotFoundError, match=message):
         CIFAR100(data_root=str(tmp_path / 'nowhere'))
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from mmkd_ext.checkpoint import load_checkpoint_safely
 from mmkd_ext.heads import NovelHead
-from mmkd_ext.hooks import BestHeadHook
+from mmkd_ext.hooks import BestHeadHook, ExactResumeHook
 
 ROOT = Path(__file__).parents[2]
 HEAD = {
@@ -88,6 +88,17 @@ def head():
     return head
 
 
+def test_an_epoch_resumed_in_the_middle_keeps_its_sums(head):
+    runner = _runner(nn.ModuleDict({'novel_head': head}))
+    runner.hooks.append(ExactResumeHook())
+    runner.hooks[0].first_batch = 2
+    BestHeadHook().before_train_epoch(runner)
+    assert head.objective_count == 1
+    runner.hooks[0].first_batch = 0
+    BestHeadHook().before_train_epoch(runner)
+    assert head.objective_count == 0
+
+
 def test_reset_reaches_a_wrapped_model_and_every_head(head, tmp_path):
     torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
     model = nn.ModuleDict({'novel_head': head, 'overcluster_head': NovelHead(4, 6, 2, 5, 4)})
@@ -110,7 +121,7 @@ def test_processes_agree_on_the_mean_over_all_of_their_steps(tmp_path):
         from types import SimpleNamespace
         from torch import nn
         from mmkd_ext.heads import NovelHead
-        from mmkd_ext.hooks import BestHeadHook
+        from mmkd_ext.hooks import BestHeadHook, ExactResumeHook
         rank = int(sys.argv[1])
         torch.distributed.init_process_group('gloo', init_method='file://{tmp_path}/store', rank=rank, world_size=2)
         head = NovelHead(4, 3, num_heads=2, hidden_channels=5, embed_channels=4)

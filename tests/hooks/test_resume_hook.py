@@ -28,6 +28,9 @@ class Noisy(Dataset):
     def __len__(self):
         return NUM_SAMPLES
 
+    def get_gt_labels(self):
+        return np.arange(NUM_SAMPLES) % 3
+
     def __getitem__(self, index):
         image = torch.full((3,), float(index)) / NUM_SAMPLES
         noise = [random.random(), np.random.random(), torch.rand(()).item()]  # noqa: NPY002
@@ -184,6 +187,7 @@ def _compare(tmp_path, settings, **interruption):
 
 
 QUOTA = {'type': 'mmkd_ext.QuotaBatchSampler', 'num_unlabelled': 2}
+CLASSES = {'type': 'mmkd_ext.ClassUniformBatchSampler', 'samples_per_group': 2}
 WORKERS = [{'num_workers': 0}, {'num_workers': 2}, {'num_workers': 2, 'persistent_workers': True}]
 
 
@@ -192,6 +196,10 @@ WORKERS = [{'num_workers': 0}, {'num_workers': 2}, {'num_workers': 2, 'persisten
 def test_middle_of_an_epoch(tmp_path, options, batch_sampler):
     second = _compare(tmp_path, lambda: _settings(batch_sampler=batch_sampler, **options), stop=BATCHES + 3)
     assert second.indices[0][:3] == (1, BATCHES + 3, 3)
+
+
+def test_middle_of_an_epoch_of_class_uniform_batches(tmp_path):
+    _compare(tmp_path, lambda: _settings(batch_sampler=CLASSES), stop=BATCHES + 3)
 
 
 @pytest.mark.parametrize('options', WORKERS[:2], ids=['main process', 'workers'])

@@ -1,5 +1,6 @@
 """Every shipped config trains: two iterations of the stock Runner on four small images, with narrow networks."""
 
+import gc
 import sys
 from collections.abc import Iterator
 from itertools import islice
@@ -14,20 +15,22 @@ from mmengine.hub import get_config
 from mmengine.registry import DATA_SAMPLERS
 from mmengine.runner import Runner
 
+from mmkd_ext import visualization
 from mmkd_ext.datasets import CIFAR10, CIFAR100
 from mmkd_ext.models.build import build_model_from_config
 
-HERE = Path(__file__).parent
-CONFIGS = HERE.parents[1] / 'configs'
-sys.path.insert(0, str(HERE))
-sys.path.insert(0, str(HERE.parents[1] / 'tools'))
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2] / 'tools'))
 
 from official_layouts import WRITERS
 
+import train
 from stages import find_stages, replace_everywhere
 
 pytestmark = pytest.mark.usefixtures('one_thread', 'folder')
 
+HERE = Path(__file__).parent
+CONFIGS = HERE.parents[1] / 'configs'
 SHIPPED = [
     str(path.relative_to(CONFIGS))
     for path in sorted(CONFIGS.rglob('*.py'))
@@ -66,10 +69,18 @@ def folder(tmp_path_factory):
         patch.chdir(folder)
         patch.setattr(CIFAR10, 'images_per_file', {'train': 10, 'test': 10})
         patch.setattr(CIFAR100, 'images_per_file', {'train': 100, 'test': 100})
-        patch.setattr(Runner, '_log_env', lambda *_: None)  # asks compilers for their versions, which takes time
+        # Reports, versions of compilers, layout of the config's text, and full collections take longer than training.
+        patch.setattr(visualization, 'write_report', lambda *_, **__: None)
+        patch.setattr(Runner, '_log_env', lambda *_: None)
+        patch.setattr(Config, 'pretty_text', property(_plain_text))
+        patch.setattr(gc, 'collect', lambda *_: 0)
         for name, write in WRITERS.items():
             write(folder / 'data' / name)
         yield folder
+
+
+def _plain_text(cfg: Config) -> str:
+    return ''.join(f'{name} = {value!r}\n' for name, value in cfg.to_dict().items())
 
 
 def _narrow(cfg: Config) -> Config:
@@ -79,8 +90,14 @@ def _narrow(cfg: Config) -> Config:
     for name, part in cfg.model.items():
         if width and name.endswith('head'):
             part.in_channels = width
-    loader = cfg.train_dataloader
-    loader.update(batch_size=BATCH, num_workers=0, persistent_workers=False, sampler=dict(type='FewSamples'))
+    for mode in ('train', 'val', 'test'):
+        cfg[f'{mode}_dataloader'].update(num_workers=0, persistent_workers=False)
+    if 'batch_sampler' in cfg.train_dataloader:
+        cfg.train_dataloader.batch_sampler.num_batches = ITERATIONS
+    else:
+        cfg.train_dataloader.update(batch_size=BATCH, sampler=dict(type='FewSamples'))
+    if 'batch_sampler' in cfg.train_dataloader:
+        cfg.train_dataloader.batch_sampler.update(samples_per_group=2, num_batches=ITERATIONS)
     cfg.train_cfg.max_epochs = 1
     return cfg
 
@@ -127,6 +144,13 @@ def test_trains(name):
     assert np.isfinite(logged['loss']).all()
     for term in {term for hook in cfg.get('custom_hooks', []) for term in hook.get('terms', ())}:
         assert np.isfinite(logged[f'loss_{term}']).all()
+
+
+@pytest.mark.parametrize('option', [[], ['--with-teacher']])
+def test_a_published_teacher_is_asked_for_and_never_trained(option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r'checkpoints/resnet34\S+ but found none; download the published one'):
+        train.main([str(CONFIGS / 'kd/kd_resnet18_8xb32_in1k.py'), *option])
 
 
 def test_configs_of_mmseg_are_run_by_their_own_test():

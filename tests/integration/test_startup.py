@@ -45,6 +45,9 @@ def test_cpu_processes_use_gloo_and_a_wrapper_without_devices(monkeypatch, tmp_p
     assert started == ['gloo']
     assert cfg.env_cfg.dist_cfg.backend == 'gloo'
     assert 'sync_bn' not in cfg
+    assert cfg.custom_hooks == [{'type': 'mmkd_ext.SyncBatchNormHook'}]
+    startup.prepare(cfg, 'pytorch')
+    assert len(cfg.custom_hooks) == 1
     assert cfg.model_wrapper_cfg.device_ids is None
     assert cfg.model_wrapper_cfg.find_unused_parameters is True
     assert cfg.model_wrapper_cfg.broadcast_buffers is False

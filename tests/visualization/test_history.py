@@ -61,3 +61,23 @@ def test_missing_points_are_filled_up_until_the_point_of_resumption():
     checkpoint.fill_up(file, until=2)
     assert checkpoint.losses == {'loss': [[1, 1.0], [2, 2.0]]}
     assert checkpoint.metrics == {'test/v2_all': [[1, 10.0], [2, 20.5]]}
+
+
+def test_a_repeated_validation_replaces_its_point():
+    curves = history(2)
+    curves.add_metrics(2, {'test/v2_all': 7.0})
+    assert curves.metrics == {'test/v2_all': [[1, 10.0], [2, 7.0]]}
+
+
+def test_the_mean_of_an_epoch_goes_on_after_resuming():
+    whole, first = CurveHistory(), CurveHistory()
+    values = [torch.tensor(value) for value in (0.1, 0.2, 0.7)]
+    for value in values:
+        whole.observe({'loss': value})
+    first.observe({'loss': values[0]})
+    first.observe({'loss': values[1]})
+    resumed = CurveHistory(json.loads(json.dumps(first.state())))
+    resumed.observe({'loss': values[2]})
+    for curves in (whole, resumed):
+        curves.add_losses(1)
+    assert resumed.losses == whole.losses

@@ -1,4 +1,4 @@
-# Digits of scikit-learn with few labels: the first 200 training images, 18 to 21 of each class; all 596 test images.
+# Digits of scikit-learn with few labels: the first 200 training images, 19 to 22 of each class; all 596 test images.
 data_preprocessor = dict(num_classes=10, mean=[77.7], std=[95.8])
 
 train_pipeline = [

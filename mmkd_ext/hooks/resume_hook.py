@@ -1,0 +1,264 @@
+"""Resumed training that is bit for bit the training that was not interrupted."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import get_rank, get_world_size
+from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
+from torch.utils.data import DataLoader, IterableDataset
+
+from mmkd_ext.hooks.local_state import gather_local_states, restore_local_state
+from mmkd_ext.hooks.restart import student_of
+from mmkd_ext.registry import HOOKS
+from mmkd_ext.samplers import EndlessBatches, ResumableBatchSampler
+from mmkd_ext.samplers.random_state import get_random_state, set_random_state
+
+__all__ = ['ExactResumeHook', 'resumed_batches']
+
+_KEY = 'exact_resume'
+"""Entry of the checkpoint."""
+
+
+@HOOKS.register_module()
+class ExactResumeHook(Hook):
+    """Lets a resumed run go on with the very next batch, in the random state that it would have found.
+
+    mmengine repeats an epoch from its first batch when the checkpoint is of the middle of one, and keeps no random
+    state. This hook writes both into every checkpoint. On resuming, batches already trained on are passed over by
+    their indices, without loading them; ``batch_idx`` goes on counting; and a validation that was due when the
+    checkpoint was written, but is not known to be complete, is done first.
+
+    So that augmentations do not depend on which worker loads a sample, each sample is loaded in a random state of its
+    own (:class:`mmkd_ext.samplers.ResumableBatchSampler`), and the random states of the main process, which dropout
+    draws from, are left alone by data loading and validation.
+
+    Exact for map-style data sets whose transforms draw from the global generators of Python, NumPy and torch; for
+    ``EpochBasedTrainLoop`` and ``IterBasedTrainLoop``; with the number of processes and the batch size as they were.
+    In several processes, :class:`mmkd_ext.AtomicCheckpointHook` has to write the checkpoints.
+
+    Attributes:
+        first_batch: Batches of the present epoch (of the run, in a loop that counts iterations) that an earlier
+            process was trained on.
+    """
+
+    # Last: what other hooks draw at the start of an epoch must not come after the random state is restored.
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self.first_batch = 0
+        self._batches: ResumableBatchSampler | None = None
+        self._loaded: dict[str, Any] | None = None
+        self._local_states: list[dict[str, Any]] | None = None
+        self._position = 0
+        self._validated = -1
+        self._outside_validation: dict[str, Any] | None = None
+
+    def before_save_in_all_processes(self, runner: Runner) -> None:
+        """Collect the states of all processes in the main one.
+
+        Args:
+            runner: The runner.
+        """
+        self._local_states = self._gather(runner)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Add the position in the data and the states of the processes.
+
+        Args:
+            runner: The runner.
+            checkpoint: Its entry ``exact_resume`` is written.
+        """
+        if not isinstance(runner._train_loop, BaseLoop):
+            return
+        local_states, self._local_states = self._local_states, None
+        if local_states is None and get_world_size() == 1:
+            local_states = self._gather(runner)
+        iterator = _endless(runner)
+        checkpoint[_KEY] = {
+            'epoch': iterator.epoch if iterator else runner.epoch,
+            'position': iterator.position if iterator else self._position,
+            'num_batches': len(runner.train_dataloader),
+            'sampler_seed': getattr(_sampler(runner.train_dataloader), 'seed', None),
+            'validated': self._validated,
+            'local_states': local_states,
+        }
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Keep what a resumed run needs.
+
+        Args:
+            runner: The runner.
+            checkpoint: What the file held.
+        """
+        if runner._resume:
+            self._loaded = checkpoint.get(_KEY, {})
+
+    def before_train(self, runner: Runner) -> None:
+        """Take over the order of batches; where a run is resumed, go to where it was.
+
+        Args:
+            runner: The runner.
+
+        Raises:
+            TypeError: The data are a stream.
+        """
+        loader = runner.train_dataloader
+        if loader.batch_sampler is None or isinstance(loader.dataset, IterableDataset):
+            raise TypeError(
+                'ExactResumeHook: expected a data set with __getitem__ that is read in batches but got '
+                f'{type(loader.dataset).__name__}; leave the hook out, by default_hooks=dict(_delete_=True, ...)'
+            )
+        loaded = self._usable(runner)
+        if loaded and loaded['sampler_seed'] is not None:
+            _sampler(loader).seed = loaded['sampler_seed']
+        self._batches = ResumableBatchSampler(loader.batch_sampler, runner.seed, get_rank())
+        # torch forbids this assignment because a running iterator would not heed it; the epoch has not begun.
+        vars(loader)['batch_sampler'] = self._batches
+        if loader.generator is None:
+            loader.generator = torch.Generator()  # else each epoch's iterator draws from torch's own
+        if isinstance(runner.train_loop, IterBasedTrainLoop):
+            self._take_over_iterator(runner, loaded)
+        elif loaded and loaded['epoch'] == runner.epoch:
+            self.first_batch = loaded['position']
+        if loaded:
+            self._validated = loaded['validated']
+            restore_local_state(loaded['local_states'][get_rank()], student_of(runner))
+            if loaded['validated'] != runner.iter and self._validation_was_due(runner):
+                runner.logger.info('ExactResumeHook: the validation that was due when the run ended comes first')
+                runner.val_loop.run()
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Set the state of an epoch that is resumed in the middle.
+
+        Args:
+            runner: The runner.
+        """
+        loop = runner.train_loop
+        self._batches.epoch, self._position = runner.epoch, self.first_batch
+        if self.first_batch == 0:
+            return
+        restore_local_state(self._loaded['local_states'][get_rank()], student_of(runner))
+        if not isinstance(loop, IterBasedTrainLoop):
+            self._batches.start = self.first_batch
+            loop.run_iter = partial(_run_iter, loop.run_iter, self.first_batch)
+        runner.logger.info(f'ExactResumeHook: going on after batch {self.first_batch} of the epoch')
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Note the position: the checkpoint of this iteration is written after it.
+
+        Args:
+            runner: The runner.
+            batch_idx: Place of the batch in the epoch.
+            data_batch: Not used.
+        """
+        self._position = batch_idx + 1
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Let the next epoch begin at its first batch.
+
+        Args:
+            runner: The runner.
+        """
+        self.first_batch = self._position = 0
+        vars(runner.train_loop).pop('run_iter', None)
+
+    def before_val(self, runner: Runner) -> None:
+        """Remember the random states.
+
+        Args:
+            runner: The runner.
+        """
+        self._outside_validation = get_random_state(cuda=True)
+
+    def after_val(self, runner: Runner) -> None:
+        """Restore them, so that training does not depend on whether and when there is a validation.
+
+        Args:
+            runner: The runner.
+        """
+        set_random_state(self._outside_validation)
+        self._outside_validation = None
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Note that the validation of this iteration is done.
+
+        Args:
+            runner: The runner.
+            metrics: Not used.
+        """
+        if isinstance(runner._train_loop, BaseLoop):
+            self._validated = runner.iter
+
+    def _gather(self, runner: Runner) -> list[dict[str, Any]] | None:
+        random_state = self._outside_validation or get_random_state(cuda=True)  # a new best is saved in a validation
+        return gather_local_states(student_of(runner), random_state)
+
+    def _usable(self, runner: Runner) -> dict[str, Any] | None:
+        """Return what the checkpoint holds, if it belongs to this run."""
+        if self._loaded is None:
+            return None
+        loaded, size = self._loaded, (get_world_size(), len(runner.train_dataloader))
+        states = loaded.get('local_states')
+        if states is None:
+            problem = f'a checkpoint with {_KEY!r} of all processes but this one has none'
+        elif (len(states), loaded['num_batches']) != size:
+            problem = (
+                f'{size[0]} processes with {size[1]} batches each but the checkpoint is of {len(states)} with '
+                f'{loaded["num_batches"]}'
+            )
+        else:
+            return loaded
+        runner.logger.warning(
+            f'ExactResumeHook: expected {problem}; the run goes on from the first batch of its epoch and with new '
+            'random states, as mmengine does'
+        )
+        return None
+
+    def _take_over_iterator(self, runner: Runner, loaded: dict[str, Any] | None) -> None:
+        loop = runner.train_loop
+        epoch, position = (loaded['epoch'], loaded['position']) if loaded else (0, 0)
+        self.first_batch = runner.iter if loaded else 0
+        has_skip = hasattr(loop.dataloader_iterator, 'skip_iter')
+        loop.dataloader_iterator._iterator = loop.dataloader._iterator = None  # ends workers that mmengine starts early
+        sampler = _sampler(loop.dataloader)
+        if isinstance(sampler, InfiniteSampler):
+            sampler.indices = sampler._indices_of_rank()  # those workers drew from it
+        num_skipped = 0 if has_skip else runner.iter
+        loop.dataloader_iterator = EndlessBatches(loop.dataloader, self._batches, epoch, position, num_skipped)
+
+    def _validation_was_due(self, runner: Runner) -> bool:
+        loop = runner.train_loop
+        counts_iterations = isinstance(loop, IterBasedTrainLoop)
+        done, end = (runner.iter, runner.max_iters) if counts_iterations else (runner.epoch, runner.max_epochs)
+        if runner.val_loop is None or done == 0 or (self.first_batch and not counts_iterations):
+            return False
+        loop._decide_current_val_interval()
+        return done >= loop.val_begin and (done % loop.val_interval == 0 or done == end)
+
+
+def resumed_batches(runner: Runner) -> int:
+    """Return how many batches of the epoch that begins now an earlier process was trained on; mostly 0.
+
+    For hooks that start something new with each epoch, which an epoch that is resumed in the middle must not lose.
+
+    Args:
+        runner: The runner.
+    """
+    return next((hook.first_batch for hook in runner.hooks if isinstance(hook, ExactResumeHook)), 0)
+
+
+def _run_iter(run_iter: Any, first_batch: int, idx: int, data_batch: Any) -> None:
+    run_iter(first_batch + idx, data_batch)
+
+
+def _endless(runner: Runner) -> EndlessBatches | None:
+    iterator = getattr(runner.train_loop, 'dataloader_iterator', None)
+    return iterator if isinstance(iterator, EndlessBatches) else None
+
+
+def _sampler(loader: DataLoader) -> Any:
+    """Return the sampler that has the seed: that of the loader, or that under its batch sampler."""
+    return loader.sampler if hasattr(loader.sampler, 'seed') else getattr(loader.batch_sampler, 'sampler', None)
