@@ -120,6 +120,8 @@ def _name(source: str, description: Any) -> str:
 def _how_to_get(source: str, spec: Mapping[str, Any], who: str) -> str:
     checkpoint = str(spec['checkpoint'])
     message = f'{who}: expected a checkpoint at {checkpoint} but found no file'
+    if source == 'config' and '::' in str(spec['config']):
+        return f'{message}; download the weights that the project publishes for {spec["config"]}'
     if source == 'config':
         work_dir = str(Path(checkpoint).parent)
         command = shlex.join(['python', 'tools/train.py', str(spec['config']), '--work-dir', work_dir])

@@ -75,7 +75,7 @@ class CurveHistory:
             progress: Epochs or iterations done.
         """
         for name, total in self._sums.items():
-            self.losses.setdefault(name, []).append([progress, float(total) / self._num_iters])
+            _add(self.losses, name, progress, float(total) / self._num_iters)
         self._sums.clear()
         self._num_iters = 0
 
@@ -88,8 +88,7 @@ class CurveHistory:
         """
         for name, value in metrics.items():
             if name.split('/')[-1] in _METRICS:
-                points = [point for point in self.metrics.get(name, []) if point[0] < progress]
-                self.metrics[name] = [*points, [progress, float(value)]]
+                _add(self.metrics, name, progress, float(value))
 
     def fill_up(self, other: 'CurveHistory', until: float) -> None:
         """Add the points of another history that are missing here.
@@ -103,3 +102,9 @@ class CurveHistory:
                 values = {progress: value for progress, value in points if progress <= until}
                 values |= dict(mine.get(name, []))
                 mine[name] = [list(point) for point in sorted(values.items())]
+
+
+def _add(curves: _Curves, name: str, progress: float, value: float) -> None:
+    """Append a point, in place of one that a run wrote before it was killed and resumed from an earlier checkpoint."""
+    points = [point for point in curves.get(name, []) if point[0] < progress]
+    curves[name] = [*points, [progress, value]]

@@ -130,6 +130,10 @@ def test_another_number_of_channels():
     ('spec', 'message'),
     [
         ({'config': 'c.py', 'checkpoint': 'w/a.pth'}, '`python tools/train.py c.py --work-dir w`, or add --with-teac'),
+        (
+            {'config': 'mmpretrain::a.py', 'checkpoint': 'w/a.pth'},
+            '; download the weights that the project publishes for mm',
+        ),
         ({'model': {}, 'checkpoint': 'w/a.pth'}, '$'),
         ({'torchvision': 'resnet18', 'checkpoint': 'w/a.pth'}, r'get the published weights with `python -c .*resnet18'),
         ({'torchvision': {'name': 'resnet18', 'num_classes': 2}, 'checkpoint': 'w/a.pth'}, '$'),

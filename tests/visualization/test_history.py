@@ -63,10 +63,13 @@ def test_missing_points_are_filled_up_until_the_point_of_resumption():
     assert checkpoint.metrics == {'test/v2_all': [[1, 10.0], [2, 20.5]]}
 
 
-def test_a_repeated_validation_replaces_its_point():
+def test_a_repeated_step_replaces_its_point():
     curves = history(2)
     curves.add_metrics(2, {'test/v2_all': 7.0})
+    curves.observe({'loss': 8.0})
+    curves.add_losses(2)
     assert curves.metrics == {'test/v2_all': [[1, 10.0], [2, 7.0]]}
+    assert curves.losses == {'loss': [[1, 1.0], [2, 8.0]]}
 
 
 def test_the_mean_of_an_epoch_goes_on_after_resuming():
