@@ -44,6 +44,6 @@ setup(
             'numpy<2',
         ],
         'seg': ['onedl-mmsegmentation>=1.4.2'],
-        'tests': ['pytest>=8', 'ruff==0.17.5', 'safetensors', 'tensorboard'],
+        'tests': ['pytest>=8', 'pytest-xdist', 'ruff==0.17.5', 'safetensors', 'tensorboard'],
     },
 )
