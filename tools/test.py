@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.dist import barrier
 from mmengine.runner import Runner
 
 from startup import prepare
@@ -39,6 +40,7 @@ def main() -> None:
     cfg.work_dir = args.work_dir or str(Path(run, f'test_{Path(args.checkpoint).stem}'))
     prepare(cfg, args.launcher)
     Runner.from_cfg(cfg).test()
+    barrier()  # a process that leaves while another writes the report can end in an abort of gloo
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

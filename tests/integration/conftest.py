@@ -29,6 +29,19 @@ print('KEYS' + json.dumps(list(model.state_dict())))
 """
 
 
+@pytest.fixture(scope='module', autouse=True)
+def _safe_loader() -> None:
+    """The original mmengine cannot resume under torch >= 2.6 without it; the tools register it, too."""
+    from mmengine.runner import CheckpointLoader
+
+    from mmkd_ext.checkpoint import register_safe_loader
+
+    schemes = dict(CheckpointLoader._schemes)
+    register_safe_loader()
+    yield
+    CheckpointLoader._schemes = schemes
+
+
 @pytest.fixture
 def train() -> Callable[[Config, Path], tuple[dict[str, np.ndarray], dict[str, torch.Tensor]]]:
     """Train a config with the stock Runner; the losses logged per iteration, and the weights saved at the end."""
