@@ -2,10 +2,10 @@
 
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmkd_ext.heads import NovelHead
+from mmkd_ext.hooks.restart import student_of
 from mmkd_ext.hooks.resume_hook import resumed_batches
 from mmkd_ext.registry import HOOKS
 
@@ -49,5 +49,4 @@ class BestHeadHook(Hook):
 
 
 def _novel_heads(runner: Runner) -> list[NovelHead]:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    return [module for module in model.modules() if isinstance(module, NovelHead)]
+    return [module for module in student_of(runner).modules() if isinstance(module, NovelHead)]

@@ -8,15 +8,14 @@ import numpy as np
 import torch
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
-from torch import nn
 from torch.utils.data import Dataset
 
 from mmkd_ext import visualization
 from mmkd_ext.distill import Recorder
 from mmkd_ext.evaluation import best_head, read_prediction
+from mmkd_ext.hooks.restart import student_of
 from mmkd_ext.registry import HOOKS
 from mmkd_ext.visualization import Assignment, CurveHistory, Discovery, DiscoveryCollector
 
@@ -91,7 +90,7 @@ class DiscoveryReportHook(Hook):
                 f'DiscoveryReportHook: expected a folder to write the report to but got {self._folder} '
                 f'({problem[0]}); choose another work_dir or out_dir'
             )
-        self._recorder = Recorder(_bare(runner.model), [self.tap], who='DiscoveryReportHook')
+        self._recorder = Recorder(student_of(runner), [self.tap], who='DiscoveryReportHook')
         self._history = CurveHistory.load(self._folder / 'curves.json')
 
     def after_run(self, runner: Runner) -> None:
@@ -236,7 +235,7 @@ class DiscoveryReportHook(Hook):
 
     def _write(self, runner: Runner, discovery: Discovery, dataset: Dataset, metrics: Mapping[str, Any]) -> None:
         settings = visualization.run_settings(runner, is_training=self._is_training)
-        is_bgr = getattr(_bare(runner.model).data_preprocessor, 'to_rgb', False)
+        is_bgr = getattr(student_of(runner).data_preprocessor, 'to_rgb', False)
 
         def read_image(position: int) -> np.ndarray:
             return visualization.thumbnail(dataset, position, discovery.assignments[position], is_bgr=is_bgr)
@@ -265,10 +264,6 @@ class DiscoveryReportHook(Hook):
             f'the gallery shows {discovery.splits[0]!r}'
         )
         return discovery.splits[0]
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
 
 
 def _assignment(sample: Mapping[str, Any]) -> Assignment:

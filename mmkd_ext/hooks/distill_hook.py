@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook, LoggerHook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader
 from mmkd_ext.distill import CachedTeacher, Distillation, FrozenTeacher, TeacherCost, WeightSchedule, same_randomness
 from mmkd_ext.distill.report import table, term_table
 from mmkd_ext.hooks.distill_terms import build_term
+from mmkd_ext.hooks.restart import student_of
 from mmkd_ext.hooks.teacher_cache import build_cached_teacher
 from mmkd_ext.models.teacher import Teacher, build_teacher, check_teacher_spec
 from mmkd_ext.registry import HOOKS
@@ -94,7 +94,7 @@ class DistillHook(Hook):
             ValueError: A tap is malformed, a checkpoint is refused or corrupt, or a teacher wants other channels.
         """
         self._check_time(runner)
-        student = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        student = student_of(runner)
         device = next(student.parameters()).device
         teachers = {name: self._build_teacher(name, student) for name in self.teachers}
         for term in self._terms:

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
+from mmkd_ext.hooks.restart import student_of
+from mmkd_ext.models.build import part_of, surplus_entries
 from mmkd_ext.registry import HOOKS
 
 __all__ = ['LoadCheckHook']
@@ -41,9 +42,10 @@ class LoadCheckHook(Hook):
             RuntimeError: An entry of the model is missing or has another shape, the checkpoint has more of a part
                 than the model, or it was trained on other known classes.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         starts_afresh = isinstance(runner._train_loop, BaseLoop) and not runner._resume
-        _check_weights(model, checkpoint.get('state_dict', checkpoint), may_lack=self.new if starts_afresh else ())
+        _check_weights(
+            student_of(runner), checkpoint.get('state_dict', checkpoint), may_lack=self.new if starts_afresh else ()
+        )
         loader = runner.train_dataloader if isinstance(runner._train_loop, BaseLoop) else _evaluation_loader(runner)
         if loader is not None:
             _check_classes(
@@ -68,10 +70,9 @@ class LoadCheckHook(Hook):
 def _check_weights(model: nn.Module, weights: Mapping[str, Any], may_lack: tuple[str, ...]) -> None:
     own = model.state_dict()
     found = {name.removeprefix('module.'): value for name, value in weights.items() if hasattr(value, 'shape')}
-    parts = {_part(name) for name in own}
     problems = {
-        'lacks': [name for name in own if name not in found and _part(name) not in may_lack],
-        'has too many': [name for name in found if name not in own and _part(name) in parts],
+        'lacks': [name for name in own if name not in found and part_of(name) not in may_lack],
+        'has too many': surplus_entries(own, found),
         'has of other shapes': [
             f'{name} {tuple(found[name].shape)} instead of {tuple(value.shape)}'
             for name, value in own.items()
@@ -106,7 +107,3 @@ def _evaluation_loader(runner: Runner) -> Any:
 
 def _metainfo(dataloader: Any) -> Mapping[str, Any]:
     return getattr(dataloader.dataset, 'metainfo', {})
-
-
-def _part(name: str) -> str:
-    return name.partition('.')[0]

@@ -1,7 +1,7 @@
 """Builds a model from a config of any OpenMMLab project, and loads its weights with a report."""
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import nn
 from mmkd_ext.checkpoint import load_checkpoint_safely
 from mmkd_ext.registry import MODELS
 
-__all__ = ['LoadReport', 'build_model_from_config', 'load_weights', 'read_config']
+__all__ = ['LoadReport', 'build_model_from_config', 'load_weights', 'part_of', 'read_config', 'surplus_entries']
 
 
 @dataclass(frozen=True)
@@ -100,13 +100,31 @@ def load_weights(model: nn.Module, path: str | Path, who: str = 'model') -> Load
     except RuntimeError as error:
         raise RuntimeError(f'{stranger}{error}') from error
     names = model.state_dict().keys()
-    parts = {_part(name) for name in names}
-    if result.missing_keys or any(_part(name) in parts for name in result.unexpected_keys):
+    if result.missing_keys or surplus_entries(names, weights):
         raise RuntimeError(
             f'{stranger}{len(names & weights.keys())} of {len(names)} entries match, missing are '
             f'{_some(result.missing_keys)}, unexpected are {_some(result.unexpected_keys)}'
         )
     return LoadReport(len(names), list(result.unexpected_keys))
+
+
+def surplus_entries(own: Iterable[str], found: Iterable[str]) -> list[str]:
+    """Return the entries of a checkpoint for which a part of the model has no place, as a deeper network's.
+
+    Whole parts that only the checkpoint has do not count.
+
+    Args:
+        own: Names in the state dict of the model.
+        found: Names in that of the checkpoint.
+    """
+    own = set(own)
+    parts = {part_of(name) for name in own}
+    return [name for name in found if name not in own and part_of(name) in parts]
+
+
+def part_of(name: str) -> str:
+    """Return the first word of an entry's name, which is an attribute of the model."""
+    return name.partition('.')[0]
 
 
 def _weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -118,10 +136,6 @@ def _weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
         if checkpoint and all(name.startswith(prefix) for name in checkpoint):
             checkpoint = {name.removeprefix(prefix): value for name, value in checkpoint.items()}
     return checkpoint
-
-
-def _part(name: str) -> str:
-    return name.partition('.')[0]
 
 
 def _some(names: list[str]) -> str:
