@@ -23,6 +23,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['mmkd_ext', 'mmkd_ext.*']),
+    package_data={'mmkd_ext.visualization': ['html/*']},
     # Nothing named mm*: pip must never overwrite the OpenMMLab packages of an existing environment.
     install_requires=[
         'torch>=2.6',
@@ -32,6 +33,7 @@ setup(
         'scikit-learn',
         'matplotlib',
         'packaging',
+        'pillow',
     ],
     extras_require={
         'onedl': ['onedl-mmengine>=0.10.12,<0.11', 'onedl-mmcv>=2.3.6,<2.4', 'onedl-mmpretrain>=1.3.6,<1.4'],

@@ -7,7 +7,7 @@ from torch.utils.data import Dataset
 
 from mmkd_ext.visualization.discovery import Assignment
 
-__all__ = ['thumbnail']
+__all__ = ['small_picture', 'thumbnail']
 
 _MAX_SIDE = 96
 """Pixels; more than a gallery can show."""
@@ -37,7 +37,19 @@ def thumbnail(dataset: Dataset, position: int, assignment: Assignment, *, is_bgr
             f'DiscoveryReportHook: expected sample {expected} at position {position} of the evaluation data but got '
             f'{found}; evaluate with DefaultSampler(shuffle=False)'
         )
-    image = item['inputs']
+    return small_picture(item['inputs'], is_bgr=is_bgr)
+
+
+def small_picture(image: torch.Tensor, *, is_bgr: bool) -> np.ndarray:
+    """Make a picture of an image tensor, small enough for a gallery.
+
+    Args:
+        image: Shape (1 or 3, h, w), values 0..255.
+        is_bgr: Whether its channels are in the order blue, green, red.
+
+    Returns:
+        np.ndarray: RGB, uint8, (height, width, 3), longer side at most 96 pixels.
+    """
     image = (image.flip(0) if is_bgr else image).expand(3, -1, -1).float()
     if max(image.shape[1:]) > _MAX_SIDE:
         size = [max(1, round(side * _MAX_SIDE / max(image.shape[1:]))) for side in image.shape[1:]]

@@ -3,7 +3,7 @@ import pytest
 import torch
 from mmengine.structures import BaseDataElement
 
-from mmkd_ext.visualization import Assignment, thumbnail
+from mmkd_ext.visualization import Assignment, small_picture, thumbnail
 
 EXPECTED = Assignment(5, 'test', 0, 0, 0, 1.0, 1.0)
 
@@ -38,3 +38,8 @@ def test_another_sample_at_the_position_is_refused():
     other = Assignment(6, 'test', 0, 0, 0, 1.0, 1.0)
     with pytest.raises(RuntimeError, match=r"expected sample \(6, 'test'\) at position 0 .* but got \(5, 'test'\)"):
         thumbnail(dataset(torch.ones(3, 4, 4)), 0, other, is_bgr=False)
+
+
+def test_picture_of_a_tensor_alone():
+    image = torch.randint(0, 256, (1, 5, 7), dtype=torch.uint8)
+    np.testing.assert_array_equal(small_picture(image, is_bgr=False), image.expand(3, -1, -1).permute(1, 2, 0))
