@@ -8,6 +8,7 @@ from mmkd_ext.distill.fingerprint import fingerprint, model_fingerprint
 from mmkd_ext.distill.inputs import InputAdapter, Normalization
 from mmkd_ext.distill.recorder import Recorder
 from mmkd_ext.distill.rehearsal import rehearse, same_randomness
+from mmkd_ext.distill.rows import Rows
 from mmkd_ext.distill.schedule import WeightSchedule
 from mmkd_ext.distill.stopwatch import Stopwatch
 from mmkd_ext.distill.tap import Tap
@@ -23,6 +24,7 @@ __all__ = [
     'Layout',
     'Normalization',
     'Recorder',
+    'Rows',
     'Stopwatch',
     'Tap',
     'TeacherCost',

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from mmkd_ext.distill.rehearsal import rehearse
 from mmkd_ext.distill.stopwatch import Stopwatch
 from mmkd_ext.distill.teacher import FrozenTeacher
 from mmkd_ext.distill.term import Term
+from mmkd_ext.functional.sharing import sharing
 
 __all__ = ['Distillation']
 
@@ -37,7 +37,8 @@ class Distillation:
     Attributes:
         diagnosing: Whether forwards also return :func:`~mmkd_ext.distill.diagnostics.diagnose` of each term.
         stopwatches: By teacher, what measures the time of its forwards, if anything does.
-        shapes: By term, the shapes of student and teacher in the last forward that was diagnosed.
+        shapes: By term, for each of its pairs of taps, the shapes of student and teacher in the last forward that was
+            diagnosed.
         num_steps: Number of forwards that terms were added to.
 
     Raises:
@@ -50,19 +51,21 @@ class Distillation:
         self.terms = terms
         self.diagnosing = False
         self.stopwatches: Mapping[str, Stopwatch] = {}
-        self.shapes: dict[str, tuple[torch.Size, torch.Size]] = {}
+        self.shapes: dict[str, list[tuple[torch.Size, torch.Size]]] = {}
         self.num_steps = 0
         self._factors = {term.name: 1.0 for term in terms}
+        self._time = {'epoch': 0, 'iteration': 0}
         self._teacher_features: dict[str, Features] = {}
-        self._recorder = Recorder(student, [term.student for term in terms], who='student')
+        self._recorder = Recorder(student, [tap for term in terms for tap in term.student_taps], who='student')
         self._handles = [
             student.register_forward_pre_hook(self._before_forward, with_kwargs=True),
             student.register_forward_hook(self._after_forward, with_kwargs=True),
         ]
 
     def set_time(self, *, epoch: int, iteration: int) -> None:
-        """Weigh the terms as their schedules say; see :meth:`WeightSchedule.factor`."""
-        self._factors = {term.name: term.schedule.factor(epoch=epoch, iteration=iteration) for term in self.terms}
+        """Weigh the terms as their schedules say (:meth:`WeightSchedule.factor`), and seed what they draw."""
+        self._time = {'epoch': epoch, 'iteration': iteration}
+        self._factors = {term.name: term.schedule.factor(**self._time) for term in self.terms}
 
     def rehearse(self, student: nn.Module, **call: Any) -> dict[str, Any]:
         """Compute all terms for one batch without leaving a trace; fills :attr:`shapes`.
@@ -78,8 +81,8 @@ class Distillation:
             RuntimeError: Anything that only a forward reveals: a tap that does not fire or gets no gradient, say.
         """
         before = self.terms, self._factors, self.num_steps, self.diagnosing
-        # A loss may have a state too, such as the random numbers it draws.
-        self.terms = [replace(term, loss=copy.deepcopy(term.loss)) for term in self.terms]
+        # A term may have a state too, such as a choice of layers, and so may its loss.
+        self.terms = copy.deepcopy(self.terms)
         self._factors, self.diagnosing = {term.name: 1.0 for term in self.terms}, True
         try:
             return rehearse(student, **call)
@@ -123,9 +126,11 @@ class Distillation:
             raise RuntimeError(
                 f'distillation: expected a dict of losses from the student but got {type(losses).__name__}'
             )
-        added = {
-            f'loss_{term.name}': self._weighted(term, student_features, teacher_features, call) for term in self.terms
-        }
+        with sharing():  # terms of one tap measure it once
+            added = {
+                f'loss_{term.name}': self._weighted(term, student_features, teacher_features, call)
+                for term in self.terms
+            }
         taken = sorted(added.keys() & losses.keys())
         if taken:
             raise RuntimeError(f'distillation: expected new names but the student already has {taken}; rename the term')
@@ -140,7 +145,7 @@ class Distillation:
         if not factor:
             # Without an entry, the log would go on to show the last value.
             return torch.zeros((), device=_views(call)[0].device)
-        value = term(student_features, teacher_features[term.of], call.get('data_samples'))
+        value = term(student_features, teacher_features[term.of], call.get('data_samples'), **self._time)
         return value if factor == 1 else factor * value
 
     def _statistics(
@@ -158,10 +163,10 @@ class Distillation:
         for term in self.terms:
             if not self._factors[term.name]:
                 continue
-            student, teacher = student_features[term.student], teacher_features[term.of][term.teacher]
-            self.shapes[term.name] = (student.shape, teacher.shape)
+            of_teacher = teacher_features[term.of]
+            self.shapes[term.name] = [(student_features[s].shape, of_teacher[t].shape) for s, t in term.pairs]
             statistics[f'share_{term.name}'] = loss_share(losses[f'loss_{term.name}'], losses)
-            statistics |= diagnose(term, student, teacher, num_samples)
+            statistics |= diagnose(term, student_features, of_teacher, num_samples)
         return statistics
 
 

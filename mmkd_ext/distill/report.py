@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from mmkd_ext.distill.diagnostics import pair_names
 from mmkd_ext.distill.term import Term
 
 __all__ = ['table', 'term_table']
@@ -26,29 +27,32 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def term_table(terms: Sequence[Term], shapes: Mapping[str, tuple[torch.Size, torch.Size]]) -> str:
+def term_table(terms: Sequence[Term], shapes: Mapping[str, Sequence[tuple[torch.Size, torch.Size]]]) -> str:
     """Describe the terms.
 
     Args:
         terms: The terms.
-        shapes: By term, the shapes of the tapped tensors of student and teacher.
+        shapes: By term, for each of its pairs the shapes of the tapped tensors of student and teacher.
 
     Returns:
-        A table with a header and one line per term.
+        A table with a header and one line per pair of taps.
     """
     rows = [
         (
-            f'loss_{term.name}',
-            f'{term.student} {tuple(shapes[term.name][0])}',
-            f'{term.of}: {term.teacher} {tuple(shapes[term.name][1])}',
-            type(term.loss).__name__ + _rows(term),
+            title,
+            f'{student} {tuple(shape_S)}',
+            f'{term.of}: {teacher} {tuple(shape_T)}',
+            f'{type(term.loss).__name__}{term.rows}{_choice(term)}',
             f'{getattr(term.loss, "loss_weight", "-")}',
             str(term.schedule),
         )
         for term in terms
+        for title, (student, teacher), (shape_S, shape_T) in zip(
+            pair_names(f'loss_{term.name}', len(term.pairs)), term.pairs, shapes[term.name], strict=True
+        )
     ]
     return table(('term', 'student', 'teacher', 'loss', 'weight', 'schedule'), rows)
 
 
-def _rows(term: Term) -> str:
-    return f' of {term.tokens} tokens' if term.tokens else f' after {term.pooling}' if term.pooling else ''
+def _choice(term: Term) -> str:
+    return f', {term.choice} choice' if len(term.pairs) > 1 else ''

@@ -1,6 +1,7 @@
 """Dense feature maps as rows of samples.
 
-Shape suffixes: N images, C channels, H x W positions, T sampled positions (tokens), M = N T rows.
+Shape suffixes: N images, C channels, H x W positions, T sampled positions of one image (tokens), M = N T rows, P
+sampled positions of all images.
 """
 
 import torch
@@ -9,7 +10,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from mmkd_ext.functional.checks import check_dims
 
-__all__ = ['pool_map', 'sample_tokens']
+__all__ = ['pool_map', 'sample_positions', 'sample_tokens']
 
 
 def pool_map(x: Tensor) -> Tensor:
@@ -49,18 +50,54 @@ def sample_tokens(
     Raises:
         ValueError: A tensor is no map, the numbers of images differ, or ``num_tokens`` is not positive.
     """
-    check_dims('sample_tokens', 'N C H W', student=student, teacher=teacher)
-    if len(student) != len(teacher) or num_tokens < 1:
-        raise ValueError(
-            f'sample_tokens: expected maps of the same images and num_tokens >= 1 but got {tuple(student.shape)}, '
-            f'{tuple(teacher.shape)} and {num_tokens}; feed both networks the same images'
-        )
-    size = tuple(min(sizes) for sizes in zip(student.shape[2:], teacher.shape[2:], strict=True))
-    num_images, num_positions = len(student), size[0] * size[1]
+    student, teacher = _on_one_grid('sample_tokens', student, teacher, num_tokens=num_tokens)
+    num_images, num_positions = len(student), student.shape[2] * student.shape[3]
     # Where the largest of random numbers are is a draw without replacement, one for each image.
     lots = torch.rand(num_images, num_positions, generator=generator, device=generator.device)
     chosen_NT = lots.topk(min(num_tokens, num_positions)).indices
-    student, teacher = (_rows(adaptive_avg_pool2d(x, size), chosen_NT.to(x.device)) for x in (student, teacher))
+    student, teacher = (_rows(x, chosen_NT.to(x.device)) for x in (student, teacher))
+    return student, teacher
+
+
+def sample_positions(
+    student: Tensor, teacher: Tensor, num_positions: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw random positions, the same in all images, and take the whole batch at each of them.
+
+    Both networks are read at the same positions: the finer of the two grids is first averaged down to the coarser. A
+    relation of samples at each position then has N rows, and the mean over the positions drawn is an unbiased estimate
+    of the mean over all.
+
+    Args:
+        student: Map of shape (N, C, H, W).
+        teacher: Map of shape (N, C', H', W').
+        num_positions: P, drawn without replacement; all of them where the grid has fewer.
+        generator: Source of the positions; each call draws anew. On the device of the maps it costs no transfer.
+
+    Returns:
+        Batches of student and teacher, shapes (P, N, C) and (P, N, C').
+
+    Raises:
+        ValueError: A tensor is no map, the numbers of images differ, or ``num_positions`` is not positive.
+    """
+    student, teacher = _on_one_grid('sample_positions', student, teacher, num_positions=num_positions)
+    order = torch.randperm(student.shape[2] * student.shape[3], generator=generator, device=generator.device)
+    chosen_P = order[:num_positions].to(student.device)
+    student, teacher = (x.flatten(2).index_select(2, chosen_P).permute(2, 0, 1) for x in (student, teacher))
+    return student, teacher
+
+
+def _on_one_grid(who: str, student: Tensor, teacher: Tensor, **number: int) -> tuple[Tensor, Tensor]:
+    """Average the finer of the two grids down to the coarser."""
+    check_dims(who, 'N C H W', student=student, teacher=teacher)
+    ((name, value),) = number.items()
+    if len(student) != len(teacher) or value < 1:
+        raise ValueError(
+            f'{who}: expected maps of the same images and {name} >= 1 but got {tuple(student.shape)}, '
+            f'{tuple(teacher.shape)} and {value}; feed both networks the same images'
+        )
+    size = tuple(min(sizes) for sizes in zip(student.shape[2:], teacher.shape[2:], strict=True))
+    student, teacher = (x if x.shape[2:] == size else adaptive_avg_pool2d(x, size) for x in (student, teacher))
     return student, teacher
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmkd_ext.functional.checks import check_pair, check_positive, full_precision
+from mmkd_ext.functional.hashing import mix_bits
 from mmkd_ext.functional.potentials import Potential
 
 __all__ = ['keep_tuples', 'sample_tuples', 'tuple_relation']
@@ -67,10 +68,10 @@ def keep_tuples(ids: Tensor, tuples: Tensor, *, fraction: float, epoch: int) -> 
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f'keep_tuples: expected fraction in [0, 1] but got {fraction}; it is a share of the tuples')
-    hash_M = _mix(torch.full((len(tuples),), epoch, dtype=torch.int64, device=ids.device))
+    hash_M = mix_bits(torch.full((len(tuples),), epoch, dtype=torch.int64, device=ids.device))
     for ids_M in ids[tuples].sort(dim=1).values.unbind(dim=1):
-        hash_M = _mix(hash_M ^ ids_M)
-    uniform_M = _shift_right(hash_M, 11).double() / 2**53
+        hash_M = mix_bits(hash_M ^ ids_M)
+    uniform_M = ((hash_M >> 11) & (2**53 - 1)).double() / 2**53
     return uniform_M < fraction
 
 
@@ -129,15 +130,3 @@ def _gram(x: Tensor) -> Tensor:
     x_ND = x.flatten(1).double()
     x_ND = x_ND - x_ND.mean(dim=0)
     return x_ND @ x_ND.T
-
-
-def _mix(x: Tensor) -> Tensor:
-    """Scramble 64 bits: the output function of the generator SplitMix64; products wrap around."""
-    x = x - 0x61C8864680B583EB
-    x = (x ^ _shift_right(x, 30)) * -0x40A7B892E31B1A47
-    x = (x ^ _shift_right(x, 27)) * -0x6B2FB644ECCEEE15
-    return x ^ _shift_right(x, 31)
-
-
-def _shift_right(x: Tensor, bits: int) -> Tensor:
-    return (x >> bits) & (2 ** (64 - bits) - 1)

@@ -114,5 +114,8 @@ class NovelHead(BaseModule):
 
     @property
     def best_head(self) -> Tensor:
-        """Index of the head with the lowest mean objective: (), int64, on the device; 0 when never trained."""
-        return self.mean_objective.argmin()
+        """Index of the head with the lowest mean objective: (), int64, on the device; 0 when never trained.
+
+        As :func:`mmkd_ext.evaluation.best_head`, a head whose objective is NaN is the last to be taken.
+        """
+        return self.mean_objective.nan_to_num(torch.inf).argmin()

@@ -19,8 +19,10 @@ from mmkd_ext.hooks.teacher_cache import build_cached_teacher
 from mmkd_ext.models.teacher import Teacher, build_teacher, check_teacher_spec
 from mmkd_ext.registry import HOOKS
 
-__all__ = ['DistillHook']
+__all__ = ['TERM_STATES', 'DistillHook']
 
+TERM_STATES = 'distillation'
+"""Entry of the checkpoint with what terms of several pairs of layers know of them."""
 _REHEARSAL_SAMPLES = 4
 
 
@@ -49,7 +51,10 @@ class DistillHook(Hook):
             where the names differ. Taps: :meth:`mmkd_ext.distill.Tap.parse`; losses: :class:`mmkd_ext.distill.Term`.
             Options: ``of=`` the name of its teacher, where there are several; ``schedule=dict(...)``
             (:class:`mmkd_ext.distill.WeightSchedule`); ``agreement=True`` if both taps are logits of the same classes;
-            for maps, ``pooling='gap'`` or ``tokens=`` the number of positions per image that are the loss's samples.
+            ``logits=`` a tap, or ``dict(student=..., teacher=...)``, for losses that look at predictions too; for maps,
+            ``pooling='gap'``, ``tokens=`` or ``positions=`` (:class:`mmkd_ext.distill.Rows`). In place of ``tap=``,
+            ``pairs=[(student, teacher), ...]`` names several candidates and ``choice=`` how they become one loss
+            (:mod:`mmkd_ext.distill.layer_choice`).
         teachers: Several teachers by name, in place of ``teacher``.
 
     Raises:
@@ -111,7 +116,7 @@ class DistillHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Weigh the terms by their schedules, and decide what is measured in this iteration."""
-        self._distillation.set_time(epoch=runner.epoch, iteration=runner.iter)
+        self._distillation.set_time(**self._time(runner))
         self._distillation.diagnosing = self._is_logged(runner, batch_idx)
         self._cost.before_step()
 
@@ -132,10 +137,27 @@ class DistillHook(Hook):
         if cost:
             runner.logger.info(f'DistillHook: {cost}')
 
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Keep what terms of several pairs of layers know of them; without such terms nothing is added."""
+        states = {term.name: term.layer_choice.state_dict() for term in self._terms}
+        if any(states.values()):
+            checkpoint[TERM_STATES] = states
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Go on with the pairs of layers of the run that is resumed."""
+        states = checkpoint.get(TERM_STATES, {}) if runner._resume else {}
+        for term in self._terms:
+            if term.name in states:
+                term.layer_choice.load_state_dict(states[term.name])
+
     def after_train(self, runner: Runner) -> None:
         """Leave the student as it was found."""
         self._distillation.remove()
         self._distillation = None
+
+    def _time(self, runner: Runner) -> dict[str, int]:
+        # Loops that count iterations say that all is epoch 0; losses want to know of passes over the data.
+        return {'epoch': runner.epoch or runner.iter // len(runner.train_dataloader), 'iteration': runner.iter}
 
     def _check_time(self, runner: Runner) -> None:
         if not isinstance(runner.train_loop, IterBasedTrainLoop):
@@ -151,7 +173,7 @@ class DistillHook(Hook):
         return 'teacher' if len(self.teachers) == 1 else f'teacher {name!r}'
 
     def _build_teacher(self, name: str, student: nn.Module) -> Teacher:
-        taps = [term.teacher for term in self._terms if term.of == name]
+        taps = [tap for term in self._terms if term.of == name for tap in term.teacher_taps]
         return build_teacher(self.teachers[name], taps, student, self._who(name))
 
     def _cached(self, name: str, teacher: FrozenTeacher, runner: Runner) -> FrozenTeacher | CachedTeacher:

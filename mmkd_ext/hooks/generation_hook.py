@@ -14,7 +14,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmkd_ext.distill.report import table
-from mmkd_ext.hooks.distill_hook import DistillHook
+from mmkd_ext.hooks.distill_hook import TERM_STATES, DistillHook
 from mmkd_ext.hooks.restart import InitialState, averages_of, model_config, new_weights, student_of
 from mmkd_ext.registry import HOOKS
 
@@ -31,10 +31,8 @@ class _DistillGeneration(DistillHook):
         super().__init__(**kwargs)
         self.start = start
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        super().before_train_iter(runner, batch_idx, data_batch)
-        epoch, iteration = runner.epoch - self.start['epoch'], runner.iter - self.start['iteration']
-        self._distillation.set_time(epoch=epoch, iteration=iteration)
+    def _time(self, runner: Runner) -> dict[str, int]:
+        return {unit: time - self.start[unit] for unit, time in super()._time(runner).items()}
 
 
 @HOOKS.register_module()
@@ -82,6 +80,11 @@ class GenerationHook(Hook):
         self._generation: int | None = None
         self._length: int | None = None
         self._metrics: dict[str, dict[str, Any]] = {}
+        self._loaded: Mapping[str, Any] = {}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Keep what terms chose before the run was cut off, for the generation that goes on."""
+        self._loaded = {TERM_STATES: checkpoint.get(TERM_STATES, {})}
 
     def before_run(self, runner: Runner) -> None:
         """Remember the states in which optimizer and schedulers were built: a resumed run overwrites them next."""
@@ -167,6 +170,8 @@ class GenerationHook(Hook):
                 self._check_teacher(runner, generation)
             self._detach(runner)
             self._attach(runner, generation, checkpoint=str(_student_file(runner, generation - 1)))
+            if position:
+                self._distill.after_load_checkpoint(runner, self._loaded)
             if runner.cfg.get('compile'):
                 torch.compiler.reset()  # a compiled model ignores hooks that come after its first call
         self._generation = generation

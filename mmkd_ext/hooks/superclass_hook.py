@@ -16,8 +16,9 @@ from torch import nn
 
 from mmkd_ext.distill import FrozenTeacher, fingerprint, model_fingerprint, same_randomness
 from mmkd_ext.functional.kmeans import superclasses
+from mmkd_ext.hooks.identity import dataset_fingerprint, view_fingerprint
 from mmkd_ext.hooks.restart import student_of
-from mmkd_ext.hooks.teacher_features import dataset_fingerprint, features_of_dataset, test_pipeline, with_pipeline
+from mmkd_ext.hooks.teacher_features import features_of_dataset, test_pipeline, with_pipeline
 from mmkd_ext.models.teacher import build_teacher, check_teacher_spec
 from mmkd_ext.registry import HOOKS
 
@@ -121,8 +122,10 @@ class SuperclassHook(Hook):
             identity = {
                 'teacher (weights or architecture)': model_fingerprint(teacher.model),
                 'tap': self.tap,
-                'data set': dataset_fingerprint(runner.train_dataloader.dataset),
-                'view (pipeline, preprocessing or normalization)': self._view(pipeline, student),
+                'data set': dataset_fingerprint(runner.train_dataloader.dataset, 'SuperclassHook'),
+                'view (pipeline, preprocessing or normalization)': view_fingerprint(
+                    [dict(transform) for transform in pipeline], student, teacher
+                ),
                 'number of superclasses': self.num_superclasses,
                 'seed': self.seed,
                 'min_size': min_size,
@@ -157,22 +160,6 @@ class SuperclassHook(Hook):
             'k-means'
         )
         return ids
-
-    def _view(self, pipeline: Pipeline, student: nn.Module) -> str:
-        """Return a fingerprint of all that lies between an image of the data set and the teacher."""
-        preprocessor = student.data_preprocessor
-        settings = {
-            name: value
-            for name, value in vars(preprocessor).items()
-            if isinstance(value, (bool, int, float, str)) and name != 'training'
-        }
-        options = {
-            name: value
-            for name, value in self.teacher.items()
-            if name in ('mean', 'std', 'input_size', 'flip_channels')
-        }
-        buffers = dict(preprocessor.named_buffers())
-        return fingerprint([[dict(transform) for transform in pipeline], settings, buffers, options])
 
     def _share(self, runner: Runner, ids: np.ndarray | None) -> np.ndarray:
         """Send the superclasses to all processes.

@@ -1,6 +1,5 @@
 """Gives a teacher a cache, where the same sample always looks the same."""
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmkd_ext.distill import CachedTeacher, FeatureStore, FrozenTeacher, fingerprint, model_fingerprint
+from mmkd_ext.hooks.identity import sample_digests, view_fingerprint
 from mmkd_ext.hooks.restart import student_of
 
 __all__ = ['DETERMINISTIC_TRANSFORMS', 'build_cached_teacher']
@@ -36,6 +36,7 @@ def build_cached_teacher(runner: Runner, teacher: FrozenTeacher, folder: str | P
         folder: One for each teacher.
 
     Raises:
+        TypeError: The data set tells nothing of its samples.
         ValueError: The view is random, or may be; samples share a ``sample_idx``; or the folder was filled from
             something else. The message says which, and what to do.
     """
@@ -46,13 +47,14 @@ def build_cached_teacher(runner: Runner, teacher: FrozenTeacher, folder: str | P
             'use Runner.from_cfg(cfg), or train without cache'
         )
     student = student_of(runner)
-    view = [_pipelines(loader['dataset']), _preprocessing(student), _adaptation(teacher)]
+    pipelines = _pipelines(loader['dataset'])
+    _check_preprocessing(student)
     num_samples, samples = _samples(runner.train_dataloader.dataset)
     identity = {
         'teacher (weights or architecture)': model_fingerprint(teacher.model),
         'set of taps': ', '.join(sorted(set(teacher.taps))),
         'data set': samples,
-        'view (pipeline, preprocessing or normalization)': fingerprint(view),
+        'view (pipeline, preprocessing or normalization)': view_fingerprint(pipelines, student, teacher),
     }
     return CachedTeacher(teacher, FeatureStore(folder, num_samples, identity))
 
@@ -92,79 +94,33 @@ def _find_pipelines(node: Any) -> Iterator[list[Any]]:
             yield from _find_pipelines(item)
 
 
-def _preprocessing(student: nn.Module) -> dict[str, Any]:
-    """Return what identifies the data preprocessor.
+def _check_preprocessing(student: nn.Module) -> None:
+    """Refuse batch augmentations.
 
     Raises:
-        ValueError: It has batch augmentations.
+        ValueError: There are some.
     """
-    preprocessor = getattr(student, 'data_preprocessor', None)
-    if preprocessor is None:
-        return {}
-    if getattr(preprocessor, 'batch_augments', None):
+    augments = getattr(getattr(student, 'data_preprocessor', None), 'batch_augments', None)
+    if augments:
         raise ValueError(
             'teacher cache: expected a data preprocessor without batch augmentations but got '
-            f'{type(preprocessor.batch_augments).__name__} (Mixup, CutMix, ...), whose images are never the same; '
-            'train without cache, or without them'
+            f'{type(augments).__name__} (Mixup, CutMix, ...), whose images are never the same; train without cache, or '
+            'without them'
         )
-    settings = {name: value for name, value in vars(preprocessor).items() if name not in vars(nn.Module())}
-    settings.pop('_device', None)
-    return {'type': type(preprocessor), 'settings': _plain(settings), 'buffers': dict(preprocessor.named_buffers())}
-
-
-def _adaptation(teacher: FrozenTeacher) -> dict[str, Any]:
-    """Return what identifies the teacher's own normalization and input size."""
-    adapt = getattr(teacher, 'adapt', None)
-    if adapt is None:
-        return {}
-    settings = {name: value for name, value in vars(adapt).items() if name != 'who'}
-    return {'type': type(adapt), 'settings': _plain(settings)}
-
-
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace what has no fingerprint by its class."""
-    return {name: value if _has_fingerprint(value) else type(value) for name, value in settings.items()}
-
-
-def _has_fingerprint(value: Any) -> bool:
-    try:
-        fingerprint(value)
-    except TypeError:
-        return False
-    return True
 
 
 def _samples(dataset: Any) -> tuple[int, str]:
     """Return the number of rows that the samples need, and a digest of everything that is known of each sample.
 
-    In-memory images count with their pixels, files with their path and size.
-
     Raises:
-        ValueError: The data set tells nothing of its samples, or two different ones share a ``sample_idx``.
+        TypeError: The data set tells nothing of its samples.
+        ValueError: Two different ones share a ``sample_idx``.
     """
-    if not hasattr(dataset, 'get_data_info'):
-        raise ValueError(
-            f'teacher cache: expected a data set with get_data_info but got {type(dataset).__name__}, whose samples '
-            'cannot be told apart; train without cache'
-        )
     digests: dict[int, str] = {}
-    for position in range(len(dataset)):
-        info = dataset.get_data_info(position)
-        sample, digest = info.get('sample_idx', position), _describe(info)
+    for sample, digest in sample_digests(dataset, 'teacher cache'):
         if digests.setdefault(sample, digest) != digest:
             raise ValueError(
                 f'teacher cache: expected one image per sample_idx but {sample} is that of several, as in a '
                 'ConcatDataset; train without cache, or make one data set of them'
             )
     return max(digests) + 1, fingerprint(digests)
-
-
-def _describe(info: Mapping[str, Any]) -> str:
-    path = info.get('img_path') or ''
-    size = os.path.getsize(path) if os.path.isfile(path) else None
-    try:
-        return fingerprint([dict(info), size])
-    except TypeError as error:
-        raise ValueError(
-            f'teacher cache: expected samples described by numbers, text and arrays but {error}; train without cache'
-        ) from error

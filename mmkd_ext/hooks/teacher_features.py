@@ -1,6 +1,5 @@
 """The teacher's features of a whole data set, once, each process computing its share."""
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,10 +10,10 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from mmkd_ext.distill import FrozenTeacher, fingerprint
+from mmkd_ext.distill import FrozenTeacher
 from mmkd_ext.functional.maps import pool_map
 
-__all__ = ['dataset_fingerprint', 'features_of_dataset', 'test_pipeline', 'with_pipeline']
+__all__ = ['features_of_dataset', 'test_pipeline', 'with_pipeline']
 
 _EXCHANGED_ROWS = 16384
 """Rows per process that are exchanged at once, over a GPU where the backend is nccl: its memory is the student's."""
@@ -60,20 +59,6 @@ def with_pipeline(dataset: Any, pipeline: Compose) -> Any:
             f'{type(dataset).__name__}'
         )
     return view
-
-
-def dataset_fingerprint(dataset: Any) -> str:
-    """Return a SHA-256 of all that the data set tells of its samples before the pipeline: paths or pixels, and labels.
-
-    Raises:
-        TypeError: If it tells nothing, or something without fingerprint.
-    """
-    if not hasattr(dataset, 'get_data_info'):
-        raise TypeError(f'SuperclassHook: expected a data set with get_data_info() but got {type(dataset).__name__}')
-    digest = hashlib.sha256()
-    for index in range(len(dataset)):
-        digest.update(fingerprint(dict(dataset.get_data_info(index))).encode())
-    return digest.hexdigest()
 
 
 def features_of_dataset(

@@ -57,11 +57,24 @@ class RelationLoss(nn.Module):
         Raises:
             ValueError: If shapes do not fit or a value is NaN.
         """
-        if self.gather:
-            student, teacher = gather_with_grad(student), gather_with_grad(teacher)
+        student, teacher = self.joined(student, teacher)
         if self.gather and self.row_sharded and num_processes() > 1:
             return self.loss_weight * sum_with_grad(self.relation(student, teacher, rows=own_rows(len(student))))
         return self.loss_weight * self.relation(student, teacher)
+
+    def joined(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Bring tensors to the device of the first, and with ``gather`` join those of all processes.
+
+        Args:
+            *tensors: Each has one row per sample of this process.
+
+        Returns:
+            As many, with one row per sample of the batch that is related.
+        """
+        # What comes from data samples may lie on the CPU, where choosing by it stalls no GPU, but nccl does not go.
+        device = tensors[0].device
+        tensors = tuple(tensor.to(device, non_blocking=True) for tensor in tensors)
+        return tuple(map(gather_with_grad, tensors)) if self.gather else tensors
 
     def relation(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compare the two networks; what :meth:`forward` weighs.
@@ -101,13 +114,7 @@ class LabelledRelationLoss(RelationLoss):
         Raises:
             ValueError: If shapes do not fit or a value is NaN.
         """
-        # Labels of data samples may lie on the CPU, where choosing rows by them stalls no accelerator.
-        labels = labels.to(student.device, non_blocking=True)
-        if self.gather:
-            # Data samples may stay on the CPU, where nccl does not go.
-            labels = labels.to(student.device, non_blocking=True)
-            student, teacher, labels = map(gather_with_grad, (student, teacher, labels))
-        return self.loss_weight * self.relation(student, teacher, labels)
+        return self.loss_weight * self.relation(*self.joined(student, teacher, labels))
 
     def relation(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """Compare the two networks; what :meth:`forward` weighs.

@@ -16,8 +16,9 @@ class IntraCategoryLoss(LabelledRelationLoss):
 
     Args:
         loss_weight: Factor of the term; 0.002 in the official code, with its own reduction.
-        filtered: Centres of correctly classified samples only, each network by its own logits. For terms that tap
-            logits: their largest value is compared with the label.
+        filtered: Centres of correctly classified samples only, as in the official code on features: each network's
+            largest logit is compared with the label. A term of features says ``logits='head.fc'``, or
+            ``dict(student=..., teacher=...)``; a term that taps logits needs nothing.
         detach_centre: See the function.
         reduction: See the function.
         gather: Centres over the samples of all processes (:class:`RelationLoss`).
@@ -40,16 +41,45 @@ class IntraCategoryLoss(LabelledRelationLoss):
         super().__init__(loss_weight, gather=gather, detach_centre=detach_centre, reduction=reduction)
         self.filtered = filtered
 
-    def relation(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    def forward(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        *,
+        labels: Tensor,
+        student_logits: Tensor | None = None,
+        teacher_logits: Tensor | None = None,
+    ) -> Tensor:
+        """Compute the weighted loss of one batch.
+
+        Args:
+            student: Features or logits of N samples, shape (N, C, ...).
+            teacher: Those of the teacher, shape (N, C', ...).
+            labels: Integer labels, shape (N,); samples with a negative label take no part.
+            student_logits: What the student predicts, shape (N, K); None: ``student``. For ``filtered`` alone.
+            teacher_logits: What the teacher predicts, shape (N, K); None: ``teacher``.
+
+        Returns:
+            Scalar, float32 or float64.
+
+        Raises:
+            ValueError: If shapes do not fit or a value is NaN.
+        """
+        if not self.filtered:
+            return super().forward(student, teacher, labels=labels)
+        logits = {
+            'student_logits': student if student_logits is None else student_logits,
+            'teacher_logits': teacher if teacher_logits is None else teacher_logits,
+        }
+        check_dims('IntraCategoryLoss with filtered centres', 'N C', **logits)
+        predicted = [x.argmax(dim=1) for x in logits.values()]
+        student, teacher, labels, *predicted = self.joined(student, teacher, labels, *predicted)
+        correct = {'student_correct': predicted[0] == labels, 'teacher_correct': predicted[1] == labels}
+        return self.loss_weight * self.relation(student, teacher, labels, **correct)
+
+    def relation(self, student: Tensor, teacher: Tensor, labels: Tensor, **correct: Tensor) -> Tensor:
         """Compare as the function does."""
-        masks = {}
-        if self.filtered:
-            check_dims('IntraCategoryLoss with filtered centres', 'N C', student=student, teacher=teacher)
-            masks = {
-                'student_correct': student.argmax(dim=1) == labels,
-                'teacher_correct': teacher.argmax(dim=1) == labels,
-            }
-        return intra_category(student, teacher, labels, **masks, **self.settings)
+        return intra_category(student, teacher, labels, **correct, **self.settings)
 
     def extra_repr(self) -> str:
         """Settings, as ``print(module)`` shows them."""

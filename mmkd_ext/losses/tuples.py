@@ -1,16 +1,16 @@
 """A relation of n samples, on tuples drawn at random in every step, as a term of a training."""
 
-import torch
 from torch import Tensor
 
-from mmkd_ext.functional.checks import check_choice, check_positive
+from mmkd_ext.functional.checks import check_choice, check_not_negative, check_positive
+from mmkd_ext.functional.draws import seeded_generator
 from mmkd_ext.functional.potentials import (
     analogy_potential,
     angle_potential,
     distance_potential,
     simplex_potential,
 )
-from mmkd_ext.functional.tuples import sample_tuples, tuple_relation
+from mmkd_ext.functional.tuples import keep_tuples, sample_tuples, tuple_relation
 from mmkd_ext.losses.base import RelationLoss
 from mmkd_ext.registry import MODELS
 
@@ -29,16 +29,21 @@ _POTENTIALS = {
 class TupleRelationLoss(RelationLoss):
     """:func:`~mmkd_ext.functional.tuple_relation` on new random tuples in every step, times a weight.
 
-    Draws come from a generator of its own, seeded alike on all processes: gathered batches meet the same tuples
-    everywhere. A resumed training starts the sequence anew.
+    Tuples follow from seed and iteration: those of a resumed training are those of an undisturbed one, and gathered
+    batches meet the same tuples on all processes.
+
+    With ``fraction`` only so many of all tuples take part for a whole epoch, fixed by the ids of their samples
+    (:func:`~mmkd_ext.functional.keep_tuples`): the same in every step of the epoch, on all processes. Of the tuples
+    drawn, the others are dropped.
 
     Args:
         loss_weight: Factor of the term.
         potential: ``'distance'``, ``'angle'``, ``'analogy'`` or ``'simplex'``.
         order: Samples of a tuple: 2, 3, 4, and 3 to 6, in this order.
-        num_tuples: Tuples of a step.
+        num_tuples: Tuples that are drawn in a step.
+        fraction: Share of all tuples that an epoch keeps, in (0, 1]; None for all.
         delta: Where Huber's loss turns from square to linear.
-        seed: Seed of the draws.
+        seed: Seed of the draws, >= 0.
         gather: Relate the samples of all processes (:class:`RelationLoss`).
 
     Raises:
@@ -53,25 +58,82 @@ class TupleRelationLoss(RelationLoss):
         potential: str = 'simplex',
         order: int = 4,
         num_tuples: int = 4096,
+        fraction: float | None = None,
         delta: float = 1.0,
         seed: int = 0,
         gather: bool = False,
     ) -> None:
         who = 'TupleRelationLoss'
-        settings = dict(potential=potential, order=order, num_tuples=num_tuples, delta=delta, seed=seed)
+        settings = dict(
+            potential=potential, order=order, num_tuples=num_tuples, fraction=fraction, delta=delta, seed=seed
+        )
         super().__init__(loss_weight, gather=gather, **settings)
         check_choice(who, tuple(_POTENTIALS), potential=potential)
         check_positive(who, delta=delta, num_tuples=num_tuples)
+        check_not_negative(who, seed=seed)
+        if fraction is not None and not 0 < fraction <= 1:
+            raise ValueError(f'{who}: expected fraction in (0, 1] but got {fraction}; it is a share of the tuples')
         self.potential, orders = _POTENTIALS[potential]
         if order not in orders:
             raise ValueError(
                 f'{who}: expected order in {orders} for {potential!r} but got {order!r}; a tuple has so many samples'
             )
-        self.generator = torch.Generator().manual_seed(seed)
 
-    def relation(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Draw tuples and compare on them; a differentiable 0 for fewer samples than a tuple has."""
-        order, num_samples = self.settings['order'], len(student)
-        num_tuples = self.settings['num_tuples'] if num_samples >= order else 0
-        tuples = sample_tuples(max(num_samples, order), order, num_tuples, generator=self.generator)
-        return tuple_relation(student, teacher, tuples, potential=self.potential, delta=self.settings['delta'])
+    def forward(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        *,
+        iteration: int,
+        epoch: int = 0,
+        sample_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Draw tuples and compare on them; a differentiable 0 for fewer samples than a tuple has.
+
+        Args:
+            student: What the student makes of N samples, shape (N, ...).
+            teacher: What the teacher makes of them, shape (N, ...).
+            iteration: Another one draws other tuples.
+            epoch: With ``fraction``, another one keeps other tuples.
+            sample_ids: With ``fraction``, the samples' ids in the data set, integers, shape (N,).
+
+        Returns:
+            Scalar, float32 or float64.
+
+        Raises:
+            RuntimeError: If there are no ``sample_ids`` though there is a ``fraction``.
+            ValueError: If shapes do not fit or a value is NaN.
+        """
+        if self.settings['fraction'] is None:
+            student, teacher = self.joined(student, teacher)
+            return self.loss_weight * self.relation(student, teacher, self._draw(len(student), iteration))
+        self._check_ids(sample_ids, len(student))
+        student, teacher, sample_ids = self.joined(student, teacher, sample_ids)
+        tuples = self._draw(len(student), iteration).to(student.device, non_blocking=True)
+        keep = keep_tuples(sample_ids, tuples, fraction=self.settings['fraction'], epoch=epoch)
+        return self.loss_weight * self.relation(student, teacher, tuples, keep)
+
+    def relation(self, student: Tensor, teacher: Tensor, tuples: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Compare on the tuples given, indices of shape (M, order), or on those of them that ``keep`` marks."""
+        delta = self.settings['delta']
+        return tuple_relation(student, teacher, tuples, potential=self.potential, keep=keep, delta=delta)
+
+    def _draw(self, num_samples: int, iteration: int) -> Tensor:
+        order, num_tuples = self.settings['order'], self.settings['num_tuples']
+        generator = seeded_generator(self.settings['seed'], iteration)
+        num_tuples = num_tuples if num_samples >= order else 0
+        return sample_tuples(max(num_samples, order), order, num_tuples, generator=generator)
+
+    def _check_ids(self, sample_ids: Tensor | None, num_samples: int) -> None:
+        fraction = self.settings['fraction']
+        if sample_ids is None:
+            raise RuntimeError(
+                f'TupleRelationLoss: expected sample_ids for fraction={fraction} but the data samples have no '
+                "sample_idx; add 'sample_idx' to the meta_keys of the last transform, PackInputs(meta_keys=(..., "
+                "'sample_idx')), or compare rows that are samples"
+            )
+        if len(sample_ids) != num_samples:
+            raise ValueError(
+                f'TupleRelationLoss: expected an id of each of {num_samples} samples for fraction={fraction} but got '
+                f'{len(sample_ids)}; tap a tensor with one row per sample'
+            )

@@ -47,7 +47,7 @@ SAMPLES = [SimpleNamespace(gt_label=torch.tensor([i % 2])) for i in range(6)]
 def distilled(terms=None, **student):
     student, teacher = Net(4, **student), Net(5)
     terms = terms or [Term('gram', 'body', 'body', GramLoss())]
-    frozen = {'teacher': FrozenTeacher(teacher, [term.teacher for term in terms])}
+    frozen = {'teacher': FrozenTeacher(teacher, [tap for term in terms for tap in term.teacher_taps])}
     return student, teacher, Distillation(student, frozen, terms)
 
 
@@ -246,7 +246,7 @@ def test_statistics_only_when_diagnosing():
     assert {name for name in losses if 'loss' not in name} == expected | {'accuracy'}
     total = losses['loss_cls'] + losses['loss_a1'] + losses['loss_a2']
     torch.testing.assert_close(losses['share_a1'], (losses['loss_a1'] / total).detach())
-    assert distillation.shapes['a2'] == ((6, 4), (6, 5))
+    assert distillation.shapes['a2'] == [((6, 4), (6, 5))]
 
 
 def test_rehearsal_computes_all_terms_and_leaves_no_trace():
@@ -264,7 +264,7 @@ def test_rehearsal_computes_all_terms_and_leaves_no_trace():
     before, draws = copy.deepcopy(student.state_dict()), loss.generator.get_state()
     losses = distillation.rehearse(student, inputs=X, data_samples=SAMPLES, mode='loss')
     assert losses['loss_gram'] > 0
-    assert distillation.shapes == {'gram': ((6, 4), (6, 5))}
+    assert distillation.shapes == {'gram': [((6, 4), (6, 5))]}
     assert torch.equal(loss.generator.get_state(), draws)
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
     assert distillation.num_steps == 0
@@ -277,3 +277,29 @@ def test_forwards_of_teachers_are_timed_on_request():
     distillation.stopwatches = {'a': Stopwatch(torch.device('cpu')), 'b': Stopwatch(torch.device('cpu'))}
     student(X, SAMPLES, mode='loss')
     assert all(watch.seconds() > 0 for watch in distillation.stopwatches.values())
+
+
+def test_rehearsal_chooses_no_layers():
+    term = Term('gram', ('body', 'body.0'), ('body', 'body'), GramLoss(), choice='adaptive')
+    student, _, distillation = distilled([term])
+    distillation.rehearse(student, inputs=X, data_samples=SAMPLES, mode='loss')
+    assert term.layer_choice.mean is None
+    assert student(X, SAMPLES, mode='loss')['loss_gram'] > 0
+    assert term.layer_choice.mean is not None
+
+
+def test_losses_are_told_the_time_and_the_predictions():
+    seen = []
+
+    class Asking(GramLoss):
+        def forward(self, student, teacher, *, epoch, iteration, student_logits, teacher_logits):
+            seen.append((epoch, iteration, student_logits, teacher_logits))
+            return super().forward(student, teacher)
+
+    student, teacher, distillation = distilled([Term('gram', 'body', 'body', Asking(), logits=('head', 'head'))])
+    distillation.set_time(epoch=2, iteration=17)
+    student(X, SAMPLES, mode='loss')
+    ((epoch, iteration, logits_S, logits_T),) = seen
+    assert (epoch, iteration) == (2, 17)
+    torch.testing.assert_close(logits_S, student.head(student.body(X)))
+    torch.testing.assert_close(logits_T, teacher.head(teacher.body(X)))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmkd_ext.distill import Term
+from mmkd_ext.distill import Rows, Term
 
 
 def loss_module(forward):
@@ -113,17 +113,17 @@ def test_labels_that_the_batch_has_not(samples):
 MAPS = {'neck': torch.randn(2, 3, 4, 4, requires_grad=True)}, {'neck[0]': torch.randn(2, 5, 2, 2)}
 
 
-def seen_by_loss(maps=MAPS, **options):
-    """What a loss gets in each of two steps."""
+def seen_by_loss(maps=MAPS, iterations=(0, 1), **rows):
+    """What a loss gets in each of some steps."""
     seen = []
 
     def forward(student, teacher):
         seen.append((student, teacher))
         return student.sum()
 
-    a_term = Term('sp', 'neck', 'neck[0]', loss_module(forward), **options)
-    for _ in range(2):
-        a_term(*maps)
+    a_term = Term('sp', 'neck', 'neck[0]', loss_module(forward), rows=Rows(**rows))
+    for iteration in iterations:
+        a_term(*maps, iteration=iteration)
     return seen
 
 
@@ -133,41 +133,118 @@ def test_pooled_maps():
     torch.testing.assert_close(teacher, MAPS[1]['neck[0]'].mean((2, 3)))
 
 
-def test_tokens_are_drawn_anew_in_each_step_and_alike_in_each_run():
-    first, second = seen_by_loss(tokens=2), seen_by_loss(tokens=2)
-    assert [tuple(x.shape) for x in first[0]] == [(4, 3), (4, 5)]
-    assert not torch.equal(first[0][0], first[1][0])
-    assert torch.equal(first[0][0], second[0][0])
-    assert torch.equal(first[1][1], second[1][1])
+def test_tokens_follow_from_the_iteration():
+    first, second = seen_by_loss(tokens=2)
+    (resumed,) = seen_by_loss(tokens=2, iterations=[1])
+    assert [tuple(x.shape) for x in first] == [(4, 3), (4, 5)]
+    assert not torch.equal(first[0], second[0])
+    assert torch.equal(second[0], resumed[0])
+    assert torch.equal(second[1], resumed[1])
+
+
+def test_the_loss_is_the_mean_over_positions():
+    student, teacher = torch.randn(2, 3, 4, 4, requires_grad=True), torch.randn(2, 5, 2, 2)
+    batches = []
+
+    def forward(student, teacher, *, labels):
+        batches.append((student, labels))
+        return student.square().sum() + teacher.sum()
+
+    a_term = Term('sp', 'neck', 'neck[0]', loss_module(forward), rows=Rows(positions=9))
+    loss = a_term({'neck': student}, {'neck[0]': teacher}, SAMPLES[:2])
+    coarse = torch.nn.functional.avg_pool2d(student, 2)
+    torch.testing.assert_close(loss, (coarse.square().sum() + teacher.sum()) / 4)
+    assert len(batches) == 4
+    assert all(student.shape == (2, 3) and labels.tolist() == [4, -1] for student, labels in batches)
 
 
 def test_rows_of_an_ordinary_term_are_untouched():
     assert seen_by_loss()[0][0] is MAPS[0]['neck']
 
 
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        ({'pooling': 'max'}, "expected pooling='gap' or none but got 'max'"),
-        ({'tokens': 0}, 'expected tokens >= 1 but got 0'),
-        ({'tokens': 4, 'pooling': 'gap'}, 'expected pooling or tokens but got both'),
-    ],
-)
-def test_bad_rows(options, message):
-    with pytest.raises(ValueError, match=f"term 'sp': {message}"):
-        seen_by_loss(**options)
-
-
-@pytest.mark.parametrize('options', [{'pooling': 'gap'}, {'tokens': 4}])
-def test_tensors_that_are_no_maps(options):
+@pytest.mark.parametrize('rows', [{'pooling': 'gap'}, {'tokens': 4}, {'positions': 4}])
+def test_tensors_that_are_no_maps(rows):
     maps = {'neck': torch.ones(2, 3, 4, requires_grad=True)}, {'neck[0]': torch.ones(2, 3, 4)}
-    with pytest.raises(ValueError, match=r"term 'sp': .* of shape \(N, C, H, W\) but got \(2, 3, 4\)"):
-        seen_by_loss(maps, **options)
+    with pytest.raises(ValueError, match=r"term 'sp': .* of shape \(N, C, H, W\) but got \(2, 3, 4\).* at 'neck'"):
+        seen_by_loss(maps, **rows)
 
 
 def test_labels_do_not_go_with_tokens():
     def forward(student, teacher, *, labels):
         return student.sum()
 
-    with pytest.raises(TypeError, match=r"term 'sp': expected a loss of features alone for tokens=4.*use pooling"):
-        Term('sp', 'neck', 'neck', loss_module(forward), tokens=4)
+    with pytest.raises(TypeError, match=r"term 'sp': expected a loss of features alone for tokens=4.*\['labels'\]"):
+        Term('sp', 'neck', 'neck', loss_module(forward), rows=Rows(tokens=4))
+
+
+def test_tokens_have_no_optional_extras_of_samples():
+    seen = {}
+
+    def forward(student, teacher, *, iteration, sample_ids=None):
+        seen.update(iteration=iteration, sample_ids=sample_ids)
+        return student.sum()
+
+    samples = [SimpleNamespace(sample_idx=place) for place in range(2)]
+    Term('sp', 'neck', 'neck[0]', loss_module(forward), rows=Rows(tokens=4))(*MAPS, samples, iteration=5)
+    assert seen == {'iteration': 5, 'sample_ids': None}
+
+
+# Predictions
+
+
+def test_logits_reach_a_loss_that_takes_them():
+    def forward(student, teacher, *, student_logits, teacher_logits):
+        return student.sum() * student_logits.sum() + teacher_logits.sum()
+
+    a_term = Term('sp', 'neck', 'neck[0]', loss_module(forward), logits=('head', 'fc'))
+    assert (a_term.student_taps, a_term.teacher_taps) == (('neck', 'head'), ('neck[0]', 'fc'))
+    assert a_term({**STUDENT, 'head': torch.tensor(2.0)}, {**TEACHER, 'fc': torch.tensor(5.0)}).item() == 17
+
+
+def test_logits_that_nothing_supplies():
+    with pytest.raises(TypeError, match=r"term 'sp': expected taps of the logits .* write logits='head\.fc'"):
+        term(lambda student, teacher, *, student_logits: student.sum())
+
+
+def test_logits_that_nothing_takes():
+    with pytest.raises(TypeError, match=r"term 'sp': expected a loss that takes logits but Loss does not; drop"):
+        Term('sp', 'a', 'b', loss_module(lambda student, teacher: student.sum()), logits=('c', 'd'))
+
+
+# Several pairs of layers
+
+LAYERS = {'a': torch.ones(4, 2, requires_grad=True), 'b': torch.full((4, 2), 3.0, requires_grad=True)}
+
+
+def test_equal_weights_are_the_mean_of_the_losses():
+    a_term = Term('sp', ('a', 'b'), ('c', 'd'), loss_module(lambda student, teacher: (student * teacher).mean()))
+    assert a_term.pairs == (('a', 'c'), ('b', 'd'))
+    loss = a_term(LAYERS, {'c': torch.full((4, 2), 2.0), 'd': torch.ones(4, 2)})
+    assert loss.item() == (2 + 3) / 2
+
+
+def test_pairs_that_are_not_chosen_are_not_computed():
+    seen = []
+
+    def forward(student, teacher):
+        seen.append(teacher)
+        return student.sum()
+
+    student = {'a': torch.randn(6, 3, requires_grad=True)}
+    teacher = {'b': torch.randn(6, 3), 'c': 2 * student['a'].detach()}
+    a_term = Term('sp', ('a', 'a'), ('b', 'c'), loss_module(forward), choice='cka')
+    for _ in range(2):
+        torch.testing.assert_close(a_term(student, teacher), student['a'].sum())
+    assert [x is teacher['c'] for x in seen] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'choice': 'best'}, r"expected choice in \('uniform', 'normalized', 'cka', 'adaptive'\) but got 'best'"),
+        ({'student': ('a', 'a'), 'teacher': ('b', 'b')}, 'expected every pair once'),
+    ],
+)
+def test_bad_pairs(options, message):
+    with pytest.raises(ValueError, match=f"term 'sp': {message}"):
+        Term(**{'name': 'sp', 'student': 'a', 'teacher': 'b', 'loss': torch.nn.MSELoss(), **options})

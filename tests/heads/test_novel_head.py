@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from mmkd_ext.evaluation import best_head
 from mmkd_ext.heads import NovelHead
 from mmkd_ext.models import convert_official_crkd
 
@@ -72,6 +73,15 @@ def test_objective_is_a_mean_over_steps_and_selects_the_lowest():
     assert restored.best_head == 2
     head.reset_objective()
     assert head.mean_objective.isnan().all()
+
+
+@pytest.mark.parametrize(
+    'objective', [[torch.nan, 2.0, 1.0], [3.0, torch.nan, 1.0], [torch.nan] * 3, [torch.inf, torch.nan, 9.0]]
+)
+def test_a_head_without_an_objective_is_not_the_best(objective):
+    head = NovelHead(6, 3, num_heads=3, hidden_channels=5, embed_channels=4)
+    head.update_objective(torch.tensor(objective))
+    assert head.best_head == best_head(objective)
 
 
 def test_needs_a_hidden_layer():

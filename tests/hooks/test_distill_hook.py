@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, dropout
 from torch.utils.data import DataLoader
 
+from mmkd_ext.distill import FrozenTeacher
 from mmkd_ext.hooks import DistillHook
 
 
@@ -107,7 +108,7 @@ def make_runner(work_dir, hooks=(), epochs=2, cfg=None, drop=0.1, log_interval=1
             'num_workers': num_workers,
             'collate_fn': {'type': 'default_collate'},
         },
-        train_cfg={'by_epoch': True, 'max_epochs': epochs},
+        train_cfg=kwargs.pop('train_cfg', {'by_epoch': True, 'max_epochs': epochs}),
         optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.1}, **kwargs.pop('optim_wrapper', {})},
         custom_hooks=list(hooks),
         default_hooks={
@@ -334,6 +335,56 @@ def test_a_schedule_goes_on_after_a_resume(tmp_path, checkpoint):
     assert ((course == 0) == torch.tensor([t <= 2 or t >= 10 for t in range(12)])).all()
 
 
+@pytest.mark.parametrize('kind', ['cka', 'adaptive', 'tuples'])
+def test_what_is_chosen_and_drawn_goes_on_after_a_resume(tmp_path, checkpoint, kind):
+    term = {'pairs': [(f'backbone.{s}', f'backbone.{t}') for s in (0, 2) for t in (0, 2)], 'choice': kind}
+    term['loss'] = {'type': GramLoss}
+    if kind == 'tuples':
+        term = {'tap': 'backbone', 'loss': {'type': 'mmkd_ext.TupleRelationLoss', 'order': 3, 'num_tuples': 5}}
+    hook = hook_config(checkpoint, {'gram': term})
+    make_runner(tmp_path / 'whole', [hook], epochs=3, drop=0.0).train()
+    make_runner(tmp_path / 'parts', [hook], epochs=1, drop=0.0).train()
+    make_runner(tmp_path / 'parts', [hook], epochs=3, drop=0.0, resume=True).train()
+    whole, parts = (torch.load(tmp_path / run / 'epoch_3.pth', weights_only=False) for run in ('whole', 'parts'))
+    for name, value in whole['state_dict'].items():
+        assert torch.equal(parts['state_dict'][name], value), name
+    assert ('distillation' in whole) == (kind != 'tuples')
+    assert repr(parts.get('distillation')) == repr(whole.get('distillation'))
+
+
+def test_weights_alone_bring_no_choice_of_layers(tmp_path, checkpoint):
+    term = {'pairs': [('backbone', 'backbone'), ('backbone', 'head')], 'choice': 'cka', 'loss': {'type': GramLoss}}
+    hook = hook_config(checkpoint, {'gram': term})
+    make_runner(tmp_path / 'a', [hook], epochs=1).train()
+    runner = make_runner(tmp_path / 'b', [hook], epochs=1, load_from=str(tmp_path / 'a' / 'epoch_1.pth'))
+    chosen = []
+    before_train = DistillHook.before_train_iter
+
+    def watch(self, *args, **kwargs):
+        chosen.append(self._terms[0].layer_choice.chosen)
+        before_train(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DistillHook, 'before_train_iter', watch)
+        runner.train()
+    assert chosen[0] is None
+    assert chosen[1] is not None
+
+
+def test_an_epoch_of_a_loop_that_counts_iterations_is_a_pass_over_the_data(tmp_path, checkpoint):
+    epochs = []
+
+    class EpochLoss(GramLoss):
+        def forward(self, student, teacher, *, epoch):
+            epochs.append(epoch)
+            return super().forward(student, teacher)
+
+    hook = hook_config(checkpoint, {'gram': {'tap': 'backbone', 'loss': {'type': EpochLoss}}})
+    runner = make_runner(tmp_path, [hook], train_cfg={'by_epoch': False, 'max_iters': 10})
+    runner.train()
+    assert epochs[1:] == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]
+
+
 def test_statistics_are_logged_with_each_line_and_never_between(tmp_path, checkpoint):
     terms = {'gram': TERMS['gram'], 'head': {'tap': 'head', 'loss': {'type': GramLoss}, 'agreement': True}}
     runner = make_runner(tmp_path, [hook_config(checkpoint, terms)], log_interval=2)
@@ -377,13 +428,45 @@ def test_data_that_workers_load(tmp_path, checkpoint, watch):
 
 
 @pytest.mark.parametrize('backend', ['eager', 'aot_eager'])
-def test_compiled_training_computes_the_same(tmp_path, checkpoint, watch, backend):
+@pytest.mark.parametrize('parts', [('student',), ('teacher',), ('student', 'teacher')])
+def test_compiled_training_computes_the_same(tmp_path, checkpoint, watch, backend, parts):
     plain = make_runner(tmp_path / 'plain', [hook_config(checkpoint)])
     plain.train()
-    compiled = make_runner(tmp_path / 'compiled', [hook_config(checkpoint)], cfg={'compile': {'backend': backend}})
+    hook = hook_config(checkpoint)
+    if 'teacher' in parts:
+        hook['teacher'] |= {'compile': {'backend': backend}}
+    compiled = make_runner(
+        tmp_path / 'compiled', [hook], cfg={'compile': {'backend': backend}} if 'student' in parts else None
+    )
     compiled.train()
     watch.assert_identical()
     torch.testing.assert_close(torch.tensor(logged(compiled)), torch.tensor(logged(plain)), rtol=1e-4, atol=1e-5)
+
+
+def test_the_teacher_stops_after_its_last_tap_and_the_losses_stay_the_same(tmp_path, checkpoint, monkeypatch):
+    num_heads = []
+
+    def run(name):
+        runner = make_runner(tmp_path / name, [hook_config(checkpoint)])
+        set_up = the_hook(runner).before_train
+
+        def before_train(runner):
+            set_up(runner)
+            (teacher,) = the_hook(runner)._distillation.teachers.values()
+            teacher.model.head.register_forward_hook(lambda *_: num_heads.append(name))
+
+        the_hook(runner).before_train = before_train
+        runner.train()
+        return runner
+
+    stopped = run('stopped')
+    assert num_heads == []
+    monkeypatch.setattr(FrozenTeacher, '_is_checked', property(lambda _: False, lambda *_: None), raising=False)
+    whole = run('whole')
+    assert num_heads == ['whole'] * 8
+    assert logged(stopped) == pytest.approx(logged(whole), abs=0)
+    for name, value in stopped.model.state_dict().items():
+        assert torch.equal(value, whole.model.state_dict()[name]), name
 
 
 def test_with_activation_checkpointing(tmp_path, checkpoint, watch):

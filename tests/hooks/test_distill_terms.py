@@ -1,7 +1,7 @@
 import pytest
 from torch import nn
 
-from mmkd_ext.distill import WeightSchedule
+from mmkd_ext.distill import Rows, WeightSchedule
 from mmkd_ext.hooks.distill_terms import build_term
 
 
@@ -29,8 +29,27 @@ def test_everything():
     term = build_term('sp', spec, ['x', 'y'])
     assert (term.student, term.teacher, term.of, term.agreement) == ('a', 'b', 'y', True)
     assert term.schedule == WeightSchedule(warmup=2)
-    assert build_term('sp', {'tap': 'a', 'loss': LOSS, 'tokens': 8}, ['x']).tokens == 8
-    assert build_term('sp', {'tap': 'a', 'loss': LOSS, 'pooling': 'gap'}, ['x']).pooling == 'gap'
+    for rows in ({'tokens': 8}, {'pooling': 'gap'}, {'positions': 4}):
+        assert build_term('sp', {'tap': 'a', 'loss': LOSS, **rows}, ['x']).rows == Rows(**rows)
+
+
+def test_pairs_of_layers():
+    term = build_term('sp', {'pairs': [['a', 'b'], ('a', 'c')], 'choice': 'cka', 'loss': LOSS}, ['x'])
+    assert term.pairs == (('a', 'b'), ('a', 'c'))
+    assert term.choice == 'cka'
+    assert build_term('sp', {'pairs': [('a', 'b')], 'loss': LOSS}, ['x']).choice == 'uniform'
+
+
+class LogitLoss(Loss):
+    def forward(self, student, teacher, *, student_logits, teacher_logits):
+        return student.sum()
+
+
+@pytest.mark.parametrize(
+    ('logits', 'taps'), [('head.fc', ('head.fc', 'head.fc')), ({'student': 'a', 'teacher': 'b'}, ('a', 'b'))]
+)
+def test_logits(logits, taps):
+    assert build_term('sp', {'tap': 'neck', 'loss': {'type': LogitLoss}, 'logits': logits}, ['x']).logits == taps
 
 
 @pytest.mark.parametrize(
@@ -50,6 +69,17 @@ def test_everything():
         ({'tap': 'a', 'loss': LOSS, 'schedule': {'begin': 3, 'stop': 2}}, ValueError, 'stop after begin'),
         ({'tap': 'a', 'loss': LOSS, 'of': 'z'}, KeyError, r"one of the teachers \['x', 'y'\] but got 'z'"),
         ({'tap': 'a', 'loss': LOSS}, KeyError, r"one of the teachers \['x', 'y'\] but got None"),
+        ({'tap': 'a', 'loss': LOSS, 'choice': 'cka'}, TypeError, r'got the keys'),
+        ({'tap': 'a', 'pairs': [('a', 'b')], 'loss': LOSS}, TypeError, r'got the keys'),
+        ({'pairs': ['ab', 'cd'], 'loss': LOSS}, ValueError, r"expected pairs of taps, .* but got \['ab', 'cd'\]"),
+        ({'pairs': [], 'loss': LOSS}, ValueError, r'expected pairs of taps, .* but got \[\]'),
+        ({'pairs': [('a', 'b')], 'choice': 'best', 'loss': LOSS, 'of': 'x'}, ValueError, 'expected choice in'),
+        (
+            {'tap': 'a', 'loss': LOSS, 'of': 'x', 'logits': {'student': 'b'}},
+            TypeError,
+            'expected logits=... to be a tap',
+        ),
+        ({'tap': 'a', 'loss': LOSS, 'tokens': 3, 'positions': 3}, ValueError, 'expected one of pooling, tokens and'),
     ],
 )
 def test_refuses(spec, error, message):

@@ -290,6 +290,20 @@ def test_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, steps, stop_at)
     assert epochs == {'0': 2, '1': 4, '2': 6}
 
 
+def test_layers_chosen_in_a_generation_stay_chosen(tmp_path):
+    register_safe_loader()
+    pairs = [('backbone', 'backbone'), ('backbone', 'head'), ('head', 'backbone'), ('head', 'head')]
+    terms = {'sp': {'pairs': pairs, 'choice': 'adaptive', 'loss': {'type': 'mmkd_ext.SPLoss', 'loss_weight': 1.0}}}
+    whole, resumed = Log(), Log()
+    train(tmp_path / 'whole', whole, terms=terms)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / 'parts', Log(3 * BATCHES + 1), terms=terms)
+    train(tmp_path / 'parts', resumed, resume=True, terms=terms)
+    for mine, other in zip(resumed.steps, whole.steps[3 * BATCHES :], strict=True):
+        assert mine['losses'] == other['losses']
+        assert same(mine['student'], other['student'])
+
+
 def killed_in_second_generation(folder):
     register_safe_loader()
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -10,7 +9,7 @@ from torch.utils.data import DataLoader
 from mmkd_ext.datasets import Digits, NovelClassSplit
 from mmkd_ext.distill import FrozenTeacher
 from mmkd_ext.hooks import teacher_features
-from mmkd_ext.hooks.teacher_features import dataset_fingerprint, features_of_dataset, with_pipeline
+from mmkd_ext.hooks.teacher_features import features_of_dataset, with_pipeline
 
 
 class Numbers(BaseDataset):
@@ -87,15 +86,6 @@ def test_a_view_of_a_split_and_of_what_num_batch_per_epoch_cuts():
     assert cut[0] == view[0]
 
 
-def test_fingerprint_follows_the_samples_not_the_pipeline():
-    first = dataset_fingerprint(Digits(indices=20))
-    assert dataset_fingerprint(Digits(indices=20, pipeline=[{'type': 'mmkd_ext.X'}][:0])) == first
-    assert dataset_fingerprint(Digits(indices=21)) != first
-    changed = Digits(indices=20)
-    changed.data_list[3]['img'] = np.zeros((8, 8), dtype=np.uint8)
-    assert dataset_fingerprint(changed) != first
-
-
 class FakeRunner:
     def __init__(self, **cfg):
         self.cfg = Config(cfg)
@@ -113,5 +103,3 @@ def test_pipeline_of_evaluation():
 def test_errors():
     with pytest.raises(TypeError, match=r'expected a data set with a pipeline, or a wrapper of one, but got Bare'):
         with_pipeline(type('Bare', (), {})(), negative)
-    with pytest.raises(TypeError, match=r'expected a data set with get_data_info\(\) but got list'):
-        dataset_fingerprint([1])

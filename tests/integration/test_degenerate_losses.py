@@ -34,6 +34,7 @@ LOSSES = {
     'RKD angle': ('RKDAngleLoss', {}, VECTORS),
     'tuples, simplex': ('TupleRelationLoss', {}, VECTORS),
     'tuples, analogy': ('TupleRelationLoss', {'potential': 'analogy'}, VECTORS),
+    'tuples, half of an epoch': ('TupleRelationLoss', {'fraction': 0.5}, VECTORS),
     'DarkRank': ('HardDarkRankLoss', {}, VECTORS),
     'AT': ('AttentionTransferLoss', {}, MAPS),
     'KD': ('SoftTargetLoss', {'temperature': 4.0}, LOGITS),
@@ -41,8 +42,8 @@ LOSSES = {
 COMPARES_VECTORS = {'CSKD intra', 'CSKD intra, filtered', 'CSKD centre'}
 
 
-# Its input has views and heads; tests/functional/test_crkd.py has its degenerate batches.
-OTHER_INPUT = {'ClassRelationLoss', 'RelationLoss', 'LabelledRelationLoss'}
+# Views and heads, or embeddings of one network: their tests of the function have the degenerate batches.
+OTHER_INPUT = {'ClassRelationLoss', 'ContrastiveLoss', 'LabelledRelationLoss', 'RelationLoss', 'TripletLoss'}
 
 
 def batch_of(shape, labels):
@@ -96,8 +97,9 @@ def loss_and_gradient(loss_name, input_name, dtype):
 
 def run(type_name, settings, student, teacher, labels):
     module = MODELS.build(dict(type=type_name, loss_weight=1.0, **settings))
-    takes_labels = 'labels' in inspect.signature(module.forward).parameters
-    return module(student, teacher, **({'labels': labels} if takes_labels else {}))
+    extras = {'labels': labels, 'iteration': 0, 'sample_ids': torch.arange(len(student))}
+    taken = inspect.signature(module.forward).parameters
+    return module(student, teacher, **{name: value for name, value in extras.items() if name in taken})
 
 
 def test_no_loss_is_left_out():

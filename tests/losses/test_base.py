@@ -36,6 +36,12 @@ def test_weight_times_relation():
     )
 
 
+def test_labels_on_another_device_are_brought():
+    student = torch.ones(2, 3, device='meta')
+    _, labels = MeanGap().joined(student, torch.tensor([1, 0]))
+    assert labels.device.type == 'meta'
+
+
 def test_print_shows_all_settings():
     assert repr(MeanGap(2.0, gather=True, order=3)) == 'MeanGap(loss_weight=2.0, gather=True, order=3)'
 

@@ -1,0 +1,21 @@
+"""CSKD (ECCV 2020, https://github.com/xeanzheng/CSKD), both terms on features, centres of correctly classified samples: 200 labelled digits, a small network learns from a large one.
+
+    python tools/train.py configs/cskd/cskd-filtered_convnet-small_100e_digits-200.py --with-teacher
+
+Cost: 8 s of CPU time on a busy machine, where the student alone takes 5 s.
+Result: top-1 84.8 ± 1.1, five seeds; student alone 83.0 ± 0.6.
+"""
+
+_base_ = '../supervised/supervised_convnet-small_100e_digits-200.py'
+
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(
+        type='mmkd_ext.DistillHook',
+        teacher=dict(
+            config='{{ fileDirname }}/../supervised/supervised_convnet-large_100e_digits-200.py',
+            checkpoint='work_dirs/supervised_convnet-large_100e_digits-200/epoch_100.pth'),
+        terms=dict(
+            intra=dict(tap='neck', logits='head.fc', loss=dict(
+                type='mmkd_ext.IntraCategoryLoss', loss_weight=0.01, filtered=True, detach_centre=True)),
+            inter=dict(tap='neck', loss=dict(type='mmkd_ext.InterCategoryLoss', loss_weight=1.0))))]

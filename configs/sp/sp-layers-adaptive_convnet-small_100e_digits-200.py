@@ -1,0 +1,21 @@
+"""SP (ICCV 2019, https://arxiv.org/abs/1907.09682), all nine pairs of layers, more of those that are learned: 200 labelled digits, a small network learns from a large one.
+
+    python tools/train.py configs/sp/sp-layers-adaptive_convnet-small_100e_digits-200.py --with-teacher
+
+Cost: 12 s of CPU time on a busy machine, where the student alone takes 5 s.
+Result: top-1 80.5 ± 0.9, five seeds; student alone 83.0 ± 0.6.
+"""
+
+_base_ = '../supervised/supervised_convnet-small_100e_digits-200.py'
+
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(
+        type='mmkd_ext.DistillHook',
+        teacher=dict(
+            config='{{ fileDirname }}/../supervised/supervised_convnet-large_100e_digits-200.py',
+            checkpoint='work_dirs/supervised_convnet-large_100e_digits-200/epoch_100.pth'),
+        terms=dict(sp=dict(
+            pairs=[(f'backbone.layers.{student}', f'backbone.layers.{teacher}') for student in (2, 6, 10) for teacher in (2, 6, 10)],
+            choice='adaptive',
+            loss=dict(type='mmkd_ext.SPLoss', loss_weight=3000.0))))]

@@ -1,0 +1,172 @@
+"""Makes one loss of the losses of several pairs of layers, without anything that is trained.
+
+Shape suffixes: P pairs, N samples, D dims.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmkd_ext.functional.gather import gather_with_grad, num_processes, sum_with_grad
+from mmkd_ext.functional.layer_choice import pair_factors, pair_weights
+from mmkd_ext.functional.maps import pool_map
+from mmkd_ext.functional.similarity import linear_cka
+
+__all__ = ['AdaptiveChoice', 'CKAChoice', 'LayerChoice', 'NormalizedChoice', 'build_layer_choice']
+
+Pairs = Sequence[tuple[str, str]]
+Features = Mapping[str, Tensor]
+
+
+class LayerChoice:
+    """All pairs, equal weights: the mean of their losses.
+
+    Args:
+        pairs: Taps of student and teacher.
+    """
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs = tuple(pairs)
+
+    def active(self, student_features: Features, teacher_features: Features) -> Sequence[int]:
+        """Return the places of the pairs whose losses are computed.
+
+        Args:
+            student_features: Tensors by tap.
+            teacher_features: Tensors by tap.
+        """
+        return range(len(self.pairs))
+
+    def combine(self, losses: Tensor) -> Tensor:
+        """Make one loss of those of the active pairs.
+
+        Args:
+            losses: Shape (P,).
+        """
+        return losses.mean()
+
+    def weights(self) -> Sequence[float] | Tensor:
+        """Return the share of each pair at present; they sum to 1."""
+        return [1 / len(self.pairs)] * len(self.pairs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed training needs to go on."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with what :meth:`state_dict` returned."""
+
+
+class CKAChoice(LayerChoice):
+    """For each tap of the student the one tap of the teacher that is most alike before training; equal weights.
+
+    Alike by debiased linear CKA of the first training batch, which is joined over all processes. Maps are averaged over
+    their positions first. Of equal ones the pair that is named first is taken.
+    """
+
+    def __init__(self, pairs: Pairs) -> None:
+        super().__init__(pairs)
+        self.chosen: list[int] | None = None
+
+    def active(self, student_features: Features, teacher_features: Features) -> Sequence[int]:
+        """Choose in the first batch, and return the same ever after.
+
+        Raises:
+            ValueError: A tensor is neither a map nor rows, or the batch has fewer than four samples.
+        """
+        if self.chosen is None:
+            rows_S = {tap: _rows(student_features[tap]) for tap, _ in self.pairs}
+            rows_T = {tap: _rows(teacher_features[tap]) for _, tap in self.pairs}
+            alike = [float(linear_cka(rows_S[tap_S], rows_T[tap_T], debiased=True)) for tap_S, tap_T in self.pairs]
+            best: dict[str, int] = {}
+            for place, (tap, _) in enumerate(self.pairs):
+                if tap not in best or alike[place] > alike[best[tap]]:
+                    best[tap] = place
+            self.chosen = sorted(best.values())
+        return self.chosen
+
+    def weights(self) -> Sequence[float]:
+        """Return 0 for those that were not chosen."""
+        chosen = self.chosen or ()
+        return [1 / len(chosen) if place in chosen else 0.0 for place in range(len(self.pairs))]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the places of the chosen pairs."""
+        return {'chosen': self.chosen}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the choice of an earlier run."""
+        self.chosen = state['chosen']
+
+
+class NormalizedChoice(LayerChoice):
+    r"""All pairs, brought to one size, equal weights.
+
+    .. math:: \ell = \sum_p w_p f_p \ell_p, \qquad w_p = 1 / P
+
+    with the factors :math:`f` of :func:`~mmkd_ext.functional.layer_choice.pair_factors`, from running means of the
+    losses over about ten steps. No gradient flows through them. Losses are averaged over all processes, so factors are
+    the same everywhere.
+    """
+
+    momentum = 0.9
+
+    def __init__(self, pairs: Pairs) -> None:
+        super().__init__(pairs)
+        self.first: Tensor | None = None
+        self.mean: Tensor | None = None
+
+    def combine(self, losses: Tensor) -> Tensor:
+        """Take note of the losses, and weigh them."""
+        present = sum_with_grad(losses.detach().float()) / num_processes()
+        if self.mean is None:
+            self.first = self.mean = present
+        else:
+            self.mean = torch.lerp(present, self.mean.to(present.device), self.momentum)
+        weights = torch.as_tensor(self.weights(), device=losses.device)
+        return (weights * pair_factors(self.mean) * losses).sum()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the first losses and the running means."""
+        return {'first': self.first, 'mean': self.mean}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the losses of an earlier run."""
+        self.first, self.mean = state['first'], state['mean']
+
+
+class AdaptiveChoice(NormalizedChoice):
+    """As :class:`NormalizedChoice`, and more of the pairs whose loss has come down since the first step.
+
+    Weights are those of :func:`~mmkd_ext.functional.layer_choice.pair_weights`.
+    """
+
+    def weights(self) -> Tensor:
+        """Return those of the last step."""
+        return pair_weights(self.first.to(self.mean.device), self.mean)
+
+
+_CHOICES = {'uniform': LayerChoice, 'normalized': NormalizedChoice, 'cka': CKAChoice, 'adaptive': AdaptiveChoice}
+
+
+def build_layer_choice(name: str, pairs: Pairs) -> LayerChoice:
+    """Build one by name.
+
+    Args:
+        name: ``'uniform'``, ``'normalized'``, ``'cka'`` or ``'adaptive'``.
+        pairs: Taps of student and teacher.
+
+    Raises:
+        ValueError: There is no such choice, or a pair is named twice.
+    """
+    if name not in _CHOICES:
+        raise ValueError(f'expected choice in {tuple(_CHOICES)} but got {name!r}')
+    if len(set(pairs)) < len(pairs):
+        raise ValueError(f'expected every pair once but got {list(pairs)}; remove what is double')
+    return _CHOICES[name](pairs)
+
+
+def _rows(x: Tensor) -> Tensor:
+    return gather_with_grad(pool_map(x.detach()))
