@@ -7,9 +7,11 @@ the child's ``locations`` on first use, so neither ``custom_imports`` nor a host
 try:
     from mmengine.registry import DATA_SAMPLERS as ROOT_DATA_SAMPLERS
     from mmengine.registry import DATASETS as ROOT_DATASETS
+    from mmengine.registry import FUNCTIONS as ROOT_FUNCTIONS
     from mmengine.registry import HOOKS as ROOT_HOOKS
     from mmengine.registry import METRICS as ROOT_METRICS
     from mmengine.registry import MODELS as ROOT_MODELS
+    from mmengine.registry import OPTIM_WRAPPERS as ROOT_OPTIM_WRAPPERS
     from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
     from mmengine.registry import Registry
 except ModuleNotFoundError as error:
@@ -21,7 +23,7 @@ except ModuleNotFoundError as error:
         f'mmkd_ext.registry: expected mmengine but found none; {INSTALL_HINT}', name='mmengine'
     ) from None
 
-__all__ = ['DATASETS', 'DATA_SAMPLERS', 'HOOKS', 'METRICS', 'MODELS', 'TRANSFORMS']
+__all__ = ['DATASETS', 'DATA_SAMPLERS', 'FUNCTIONS', 'HOOKS', 'METRICS', 'MODELS', 'OPTIM_WRAPPERS', 'TRANSFORMS']
 
 _SCOPE = 'mmkd_ext'
 
@@ -33,6 +35,8 @@ MODELS = Registry(
 )
 DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope=_SCOPE, locations=['mmkd_ext.datasets'])
 TRANSFORMS = Registry('transform', parent=ROOT_TRANSFORMS, scope=_SCOPE, locations=['mmkd_ext.datasets'])
+FUNCTIONS = Registry('function', parent=ROOT_FUNCTIONS, scope=_SCOPE, locations=['mmkd_ext.datasets'])
 DATA_SAMPLERS = Registry('data sampler', parent=ROOT_DATA_SAMPLERS, scope=_SCOPE, locations=['mmkd_ext.samplers'])
 METRICS = Registry('metric', parent=ROOT_METRICS, scope=_SCOPE, locations=['mmkd_ext.evaluation'])
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope=_SCOPE, locations=['mmkd_ext.hooks'])
+OPTIM_WRAPPERS = Registry('optimizer wrapper', parent=ROOT_OPTIM_WRAPPERS, scope=_SCOPE, locations=['mmkd_ext.hooks'])

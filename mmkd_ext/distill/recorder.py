@@ -1,6 +1,6 @@
 """Records tensors inside a model's forward without changing the model's code."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +9,11 @@ from torch import nn
 
 from mmkd_ext.distill.tap import Tap
 
-__all__ = ['Recorder']
+__all__ = ['AllTapsFired', 'Recorder']
+
+
+class AllTapsFired(BaseException):
+    """Ends a forward of which nothing more is needed; no ``Exception``, so that no model catches it."""
 
 
 class _Probe:
@@ -24,6 +28,7 @@ class _Probe:
         self.who = who
         self.is_active = False
         self.records: list[tuple[torch.Tensor, int | None]] = []
+        self.ends_with: Sequence[_Probe] = ()
 
     def __call__(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], *output: Any) -> None:
         """Record the input of ``module`` as forward pre-hook, its output as forward hook."""
@@ -33,6 +38,8 @@ class _Probe:
         feature = self.tap.pick(value, self.who)
         # The version counter counts in-place writes; the compiler does not keep it.
         self.records.append((feature, None if torch.compiler.is_compiling() else feature._version))
+        if self.ends_with and all(probe.records for probe in self.ends_with):
+            raise AllTapsFired
 
     def attach(self, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
         register = module.register_forward_pre_hook if self.tap.is_input else module.register_forward_hook
@@ -87,8 +94,12 @@ class Recorder:
         self._handles = [probe.attach(module) for probe, module in zip(self._probes.values(), modules, strict=True)]
 
     @contextmanager
-    def record(self) -> Iterator[dict[str, torch.Tensor]]:
+    def record(self, stop_early: bool = False) -> Iterator[dict[str, torch.Tensor]]:
         """Record one forward; the yielded dict is filled when the block ends.
+
+        Args:
+            stop_early: Whether the forward ends by :class:`AllTapsFired`, to be caught inside of the block, as soon as
+                all taps have fired. A tap that would fire again is then not noticed, nor one that would be overwritten.
 
         Example:
             >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
@@ -103,6 +114,8 @@ class Recorder:
         """
         features: dict[str, torch.Tensor] = {}
         self.start()
+        for probe in self._probes.values():
+            probe.ends_with = tuple(self._probes.values()) if stop_early else ()
         try:
             yield features
         except BaseException:

@@ -1,4 +1,4 @@
-"""Normalisation of single and multi-view batches.
+"""Normalisation of single and multi-view batches, and their augmentation on the device.
 
 Shape legend: V views, B batch rows, c channels, h and w pixels.
 """
@@ -10,6 +10,8 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
+from mmkd_ext.models.batch_pipeline import BatchCompose
+from mmkd_ext.models.sample_draws import sample_draws
 from mmkd_ext.registry import MODELS
 
 __all__ = ['MultiViewDataPreprocessor']
@@ -71,10 +73,22 @@ class MultiViewDataPreprocessor(BaseDataPreprocessor):
         std: Standard deviation of each channel, same units.
         to_rgb: Whether to reverse the three channels (BGR, as OpenCV decodes, to RGB).
         non_blocking: Whether copies to the device overlap with computation; needs pinned memory.
+        batch_augments: Transforms ``mmkd_ext.Batch*`` of a whole training batch on the device, before normalisation,
+            in place of random transforms in the pipeline. The last may be :class:`mmkd_ext.BatchMultiView`; then the
+            output has several views. Their random numbers follow from the run's seed, the iteration and the
+            ``sample_idx`` of each image: a resumed run, and one in several processes, draws the same.
+        channels_last: Whether the output has torch's memory format ``channels_last``, in which convolutions in half
+            precision are fastest on recent GPUs.
     """
 
     def __init__(
-        self, mean: Sequence[float], std: Sequence[float], to_rgb: bool = False, non_blocking: bool = False
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        to_rgb: bool = False,
+        non_blocking: bool = False,
+        batch_augments: Sequence[Mapping[str, Any]] | None = None,
+        channels_last: bool = False,
     ) -> None:
         super().__init__(non_blocking)
         if len(mean) != len(std):
@@ -85,6 +99,8 @@ class MultiViewDataPreprocessor(BaseDataPreprocessor):
         if min(std) <= 0:
             raise ValueError(f'MultiViewDataPreprocessor: expected std > 0 but got {list(std)}; use 1 for no scaling')
         self.to_rgb = to_rgb
+        self.batch_augments = BatchCompose(batch_augments) if batch_augments else None
+        self.channels_last = channels_last
         self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
 
@@ -94,14 +110,16 @@ class MultiViewDataPreprocessor(BaseDataPreprocessor):
         Args:
             data: Batch with ``inputs`` (uint8 or float) and, usually, ``data_samples``; other entries are
                 passed on.
-            training: Unused; part of mmengine's interface.
+            training: Whether ``batch_augments`` apply.
 
         Returns:
             The same entries; ``inputs`` is one float tensor (B, c, h, w), or a list of V of them.
 
         Raises:
-            TypeError: The batch is no mapping with ``inputs``, or these are no images.
+            TypeError: The batch is no mapping with ``inputs``, or these are no images; or no uint8 images, one per
+                sample, to be augmented.
             ValueError: Images of a view differ in shape, or their channels do not match ``mean``.
+            RuntimeError: There is no ``sample_idx``, seed or iteration to draw random numbers from.
         """
         if not isinstance(data, Mapping) or 'inputs' not in data:
             found = list(data) if isinstance(data, Mapping) else type(data).__name__
@@ -110,10 +128,20 @@ class MultiViewDataPreprocessor(BaseDataPreprocessor):
                 'end the pipeline with PackInputs'
             )
         inputs = _batched(data['inputs'])
-        inputs = self._normalise(inputs) if isinstance(inputs, Tensor) else [self._normalise(view) for view in inputs]
-        return {**data, 'inputs': inputs}
+        views = [self._on_device(view) for view in ([inputs] if isinstance(inputs, Tensor) else inputs)]
+        if training and self.batch_augments:
+            if not isinstance(inputs, Tensor) or inputs.dtype != torch.uint8:
+                raise TypeError(
+                    'MultiViewDataPreprocessor: expected one uint8 image per sample for batch_augments but got '
+                    f'{_describe(inputs)} of {views[0].dtype}; let the pipeline be PackInputs alone, without MultiView'
+                )
+            augmented = self.batch_augments(views[0], sample_draws(data.get('data_samples'), len(inputs)))
+            views = augmented if isinstance(augmented, list) else [augmented]
+            inputs = augmented
+        views = [self._normalise(view) for view in views]
+        return {**data, 'inputs': views[0] if isinstance(inputs, Tensor) else views}
 
-    def _normalise(self, images: Tensor) -> Tensor:
+    def _on_device(self, images: Tensor) -> Tensor:
         num_channels = len(self.mean)
         if images.shape[1] != num_channels:
             raise ValueError(
@@ -121,6 +149,8 @@ class MultiViewDataPreprocessor(BaseDataPreprocessor):
                 f'{tuple(images.shape)}; give mean and std one value per channel'
             )
         images = self.cast_data(images)
-        if self.to_rgb:
-            images = images.flip(1)
-        return (images.to(self.mean.dtype) - self.mean) / self.std
+        return images.flip(1) if self.to_rgb else images
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        memory_format = torch.channels_last if self.channels_last else torch.preserve_format
+        return ((images.to(self.mean.dtype) - self.mean) / self.std).to(memory_format=memory_format)

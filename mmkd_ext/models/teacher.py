@@ -18,7 +18,7 @@ __all__ = ['Teacher', 'build_teacher', 'check_teacher_spec']
 
 _SOURCES = ('config', 'model', 'timm', 'torchvision')
 _ZOOS = ('timm', 'torchvision')
-_OPTIONS = ('mean', 'std', 'flip_channels', 'input_size', 'cache')
+_OPTIONS = ('mean', 'std', 'flip_channels', 'input_size', 'cache', 'compile')
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ def build_teacher(spec: Mapping[str, Any], taps: Iterable[str], student: nn.Modu
             address, or None to leave the model as its own ``init_cfg`` makes it; ``mean=`` and ``std=`` in place of
             those of its data preprocessor; ``flip_channels=`` whether it wants the student's channels reversed, in
             place of what the two preprocessors say; ``input_size=`` an int or (height, width);
+            ``compile=True``, or keyword arguments of :func:`torch.compile`, to compile its forward;
             ``cache=`` is left to :func:`~mmkd_ext.hooks.teacher_cache.build_cached_teacher`.
         taps: What to record.
         student: The teacher's inputs are made from the inputs of this model.
@@ -89,7 +90,7 @@ def build_teacher(spec: Mapping[str, Any], taps: Iterable[str], student: nn.Modu
         model = _build_model(source, spec[source])
         if checkpoint is None and hasattr(model, 'init_weights'):
             model.init_weights()
-    frozen = FrozenTeacher(model, taps, _input_adapter(spec, student, model, who), who)
+    frozen = FrozenTeacher(model, taps, _input_adapter(spec, student, model, who), who, spec.get('compile', False))
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     return Teacher(frozen, _name(source, spec[source]), num_parameters, _load(model, checkpoint, who))
 

@@ -29,6 +29,10 @@ class SeededBatch:
     def __len__(self) -> int:
         return len(self.indices)
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Return the indices alone, without seeding, for a data set that reads whole batches and draws nothing."""
+        return np.array(self.indices, dtype=dtype)
+
     def __iter__(self) -> Iterator[Any]:
         seeds = np.random.SeedSequence(self.entropy).generate_state(len(self.indices))
         before = get_random_state()

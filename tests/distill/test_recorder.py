@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from mmkd_ext.distill import Recorder
+from mmkd_ext.distill.recorder import AllTapsFired
 
 
 class Net(nn.Module):
@@ -164,6 +165,20 @@ def test_model_compiled_after_registration(backend):
         torch.testing.assert_close(features['stem'], model.stem(x))
         torch.testing.assert_close(features['head:in'], model.body(model.stem(x)))
         assert features['stem'].requires_grad
+
+
+def test_a_forward_stops_when_all_taps_have_fired():
+    model = Net()
+    recorder = Recorder(model, ['stem', 'body'])
+    reached = []
+    model.head.register_forward_pre_hook(lambda module, args: reached.append(module))
+    with recorder.record(stop_early=True) as features, pytest.raises(AllTapsFired):
+        model(X)
+    assert not reached
+    torch.testing.assert_close(features['body'], model.body(features['stem']))
+    with recorder.record() as features:  # the next one is whole again
+        model(X)
+    assert reached
 
 
 def test_remove_takes_the_hooks_off():

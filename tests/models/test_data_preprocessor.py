@@ -1,6 +1,7 @@
 import pytest
 import torch
 from mmengine.dataset import default_collate, pseudo_collate
+from mmengine.logging import MessageHub
 from mmengine.structures import BaseDataElement
 
 from mmkd_ext.models import MultiViewDataPreprocessor
@@ -89,3 +90,75 @@ def test_other_channels_are_refused():
 def test_wrong_constants_are_refused(std, message):
     with pytest.raises(ValueError, match=message):
         MultiViewDataPreprocessor(MEAN, std)
+
+
+# --- augmentation of the batch
+
+FLIP = {'type': 'mmkd_ext.BatchRandomFlip'}
+VIEWS = {'type': 'mmkd_ext.BatchMultiView', 'num_views': [2], 'transforms': [[FLIP]]}
+
+
+@pytest.fixture
+def training():
+    """Say what a Runner says: its seed and the iteration."""
+
+    def say(seed, iteration):
+        MessageHub.get_current_instance().update_info('seed', seed)
+        MessageHub.get_current_instance().update_info('iter', iteration)
+
+    say(0, 0)
+    return say
+
+
+def augmentable(rows):
+    images = torch.arange(3 * 4 * 4, dtype=torch.uint8).view(3, 4, 4)
+    samples = [BaseDataElement(metainfo={'sample_idx': row}) for row in rows]
+    return {'inputs': images.expand(len(rows), -1, -1, -1).contiguous(), 'data_samples': samples}
+
+
+@pytest.mark.parametrize('augments', [[FLIP], [VIEWS]])
+@pytest.mark.parametrize('to_rgb', [False, True])
+def test_augmented_batches_are_normalised_after_their_channels_are_in_order(training, augments, to_rgb):
+    data = augmentable(range(40))
+    inputs = MultiViewDataPreprocessor(MEAN, STD, to_rgb, batch_augments=augments)(data, training=True)['inputs']
+    assert isinstance(inputs, list) == (augments == [VIEWS])
+    plain = _expected(data['inputs'], to_rgb).float()
+    for view in inputs if isinstance(inputs, list) else [inputs]:
+        is_flipped = (view == plain.flip(3)).flatten(1).all(1)
+        assert 5 < is_flipped.sum() < 35
+        torch.testing.assert_close(view, torch.where(is_flipped.view(-1, 1, 1, 1), plain.flip(3), plain))
+
+
+def test_without_training_nothing_is_augmented():
+    data = {'inputs': augmentable(range(40))['inputs']}
+    inputs = MultiViewDataPreprocessor(MEAN, STD, batch_augments=[VIEWS])(data)['inputs']
+    torch.testing.assert_close(inputs, _expected(data['inputs'], False).float())
+
+
+def test_augmentation_follows_from_seed_iteration_and_sample(training):
+    preprocessor = MultiViewDataPreprocessor(MEAN, STD, batch_augments=[FLIP])
+
+    def run(rows=range(60)):
+        return preprocessor(augmentable(rows), training=True)['inputs']
+
+    first = run()
+    assert torch.equal(run(), first)
+    assert torch.equal(run([7, 3]), first[[7, 3]])
+    for seed, iteration in ((0, 1), (1, 0)):
+        training(seed, iteration)
+        assert not torch.equal(run(), first)
+    training(0, 0)
+    assert torch.equal(run(), first)
+
+
+def test_channels_last():
+    images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    view = MultiViewDataPreprocessor(MEAN, STD, channels_last=True)({'inputs': images})['inputs']
+    assert view.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(view, _expected(images, False).float())
+
+
+@pytest.mark.parametrize('inputs', [torch.zeros(2, 3, 4, 4), [torch.zeros(2, 3, 4, 4, dtype=torch.uint8)] * 2])
+def test_only_single_uint8_images_are_augmented(inputs):
+    with pytest.raises(TypeError, match='expected one uint8 image per sample for batch_augments'):
+        MultiViewDataPreprocessor(MEAN, STD, batch_augments=[FLIP])({'inputs': inputs}, training=True)

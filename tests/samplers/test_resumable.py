@@ -104,3 +104,9 @@ def test_an_error_of_the_data_set_gives_the_state_back():
         [1 / 0 for _ in SeededBatch([1, 2], (0,))]
     assert random.random() == expected
     assert len(SeededBatch([1, 2], (0,))) == 2
+
+
+def test_indices_without_seeding():
+    before = torch.get_rng_state()
+    assert np.asarray(SeededBatch([5, 2], (0, 1)), dtype=np.int64).tolist() == [5, 2]
+    assert torch.equal(torch.get_rng_state(), before)
