@@ -13,18 +13,36 @@ function                    what it says                                        
 ``centre_regulariser``      samples lie close to the centre of their category                       CSKD's code
 ``hard_dark_rank``          neighbours have the same order                                          DarkRank
 ``attention_transfer``      activity spreads alike over the image                                   AT
+``triplet_loss``            samples are nearer to those of their class than to others                FaceNet, RKD
+``contrastive_loss``        samples of one class meet, others keep a distance                        Hadsell et al.
+``prototypical_loss``       a query is nearest to the mean of its class                             Snell et al.
 ``class_relation_kd``       an unlabelled sample relates to known classes as the teacher says       Cr-KD
 ``swapped_prediction``      each view predicts the targets of the other views                       UNO
 ``sinkhorn_knopp``          pseudo-labels that use all prototypes equally                           SwAV, UNO
+``info_nce``                a view of an image is told from other images by the image's other views   GCD
+``supervised_contrastive``  labelled images of a class attract each other                           SupCon, GCD
+``self_distillation``       each view predicts the sharper prediction of the other views            SimGCD
+``mean_entropy_gap``        all classes are used alike on average                                   SimGCD
 ``soft_target``             the student predicts the teacher's softened prediction                  Hinton et al.
 ``cluster_accuracy``        accuracy after the best matching of clusters to classes (v1, v2, v3)    GCD
 ``normalized_mutual_info``  information shared by clusters and classes                              arithmetic mean
 ``adjusted_rand_index``     pairs on which clusters and classes agree, corrected for chance         Hubert, Arabie
+``semi_supervised_kmeans``  clusters that keep labelled samples with their class                    GCD
+``estimate_num_classes``    how many classes there are                                              GCD, Rousseeuw
 ``superclasses``            clusters of features, large enough to sample from                       CCKD (SUR)
+``recall_at_k``             a sample of the same class is among the nearest                         Jegou et al., RKD
+``retrieval_scores``        Recall@K, MAP@R, R-precision                                            Musgrave et al.
+``nearest_neighbours``      exact, with ties by index, in bounded memory
 ``linear_cka``              how alike two representations are, for reports                          CKA
 ``collapse``                how far a representation has shrunk to one point, for reports
+``nearest_prototype``       which class mean a query is nearest to
+``draw_episodes``           few-shot tasks drawn from labelled samples
 ``pool_map``                a dense map as one vector per image
 ``sample_tokens``           a dense map as samples at random positions, alike in both networks
+``sample_positions``        a dense map as one batch per position, alike in both networks
+``pair_weights``            which of several pairs of layers to learn from
+``angle_path``              how fast ``rkd_angle`` runs here: a compiled kernel or plain torch
+``sharing``                 losses of one step measure a batch once
 ``gather_with_grad``        one batch out of the batches of all processes
 ``sum_with_grad``           one loss out of the parts of all processes
 ==========================  ======================================================================  ===============
@@ -35,56 +53,89 @@ and are finite for finite input. Defaults reproduce the official code; arguments
 
 from mmkd_ext.functional.attention import attention_transfer
 from mmkd_ext.functional.cckd import correlation_congruence
-from mmkd_ext.functional.clustering import adjusted_rand_index, cluster_accuracy, normalized_mutual_info
+from mmkd_ext.functional.clustering import Contingency, adjusted_rand_index, cluster_accuracy, normalized_mutual_info
+from mmkd_ext.functional.contrastive import contrastive_loss
 from mmkd_ext.functional.crkd import class_relation_kd
 from mmkd_ext.functional.cskd import centre_regulariser, inter_category, intra_category
 from mmkd_ext.functional.darkrank import hard_dark_rank
+from mmkd_ext.functional.episodes import draw_episodes
 from mmkd_ext.functional.gather import gather_with_grad, sum_with_grad
+from mmkd_ext.functional.gcd import info_nce, supervised_contrastive
 from mmkd_ext.functional.kd import soft_target
+from mmkd_ext.functional.kernels.choice import angle_path
 from mmkd_ext.functional.kmeans import superclasses
-from mmkd_ext.functional.maps import pool_map, sample_tokens
+from mmkd_ext.functional.layer_choice import pair_factors, pair_weights
+from mmkd_ext.functional.maps import pool_map, sample_positions, sample_tokens
 from mmkd_ext.functional.ncd import swapped_prediction
+from mmkd_ext.functional.neighbours import nearest_neighbours
+from mmkd_ext.functional.num_classes import estimate_num_classes
 from mmkd_ext.functional.potentials import (
     analogy_potential,
     angle_potential,
     distance_potential,
     simplex_potential,
 )
+from mmkd_ext.functional.prototypical import nearest_prototype, prototypical_loss
+from mmkd_ext.functional.retrieval import recall_at_k, retrieval_scores
 from mmkd_ext.functional.rkd import rkd_angle, rkd_distance
+from mmkd_ext.functional.semi_supervised_kmeans import semi_supervised_kmeans
+from mmkd_ext.functional.sharing import sharing
+from mmkd_ext.functional.simgcd import mean_entropy_gap, self_distillation
 from mmkd_ext.functional.similarity import collapse, linear_cka
 from mmkd_ext.functional.sinkhorn import sinkhorn_knopp
 from mmkd_ext.functional.sp import similarity_preserving
+from mmkd_ext.functional.triplet import triplet_loss
 from mmkd_ext.functional.tuples import keep_tuples, sample_tuples, tuple_relation
 
 __all__ = [
+    'Contingency',
     'adjusted_rand_index',
     'analogy_potential',
+    'angle_path',
     'angle_potential',
     'attention_transfer',
     'centre_regulariser',
     'class_relation_kd',
     'cluster_accuracy',
     'collapse',
+    'contrastive_loss',
     'correlation_congruence',
     'distance_potential',
+    'draw_episodes',
+    'estimate_num_classes',
     'gather_with_grad',
     'hard_dark_rank',
+    'info_nce',
     'inter_category',
     'intra_category',
     'keep_tuples',
     'linear_cka',
+    'mean_entropy_gap',
+    'nearest_neighbours',
+    'nearest_prototype',
     'normalized_mutual_info',
+    'pair_factors',
+    'pair_weights',
     'pool_map',
+    'prototypical_loss',
+    'recall_at_k',
+    'retrieval_scores',
     'rkd_angle',
     'rkd_distance',
+    'sample_positions',
     'sample_tokens',
     'sample_tuples',
+    'self_distillation',
+    'semi_supervised_kmeans',
+    'sharing',
     'similarity_preserving',
     'simplex_potential',
     'sinkhorn_knopp',
     'soft_target',
     'sum_with_grad',
     'superclasses',
+    'supervised_contrastive',
     'swapped_prediction',
+    'triplet_loss',
     'tuple_relation',
 ]

@@ -8,6 +8,8 @@ from typing import ParamSpec
 import torch
 from torch import Tensor
 
+from mmkd_ext.functional.sharing import once
+
 __all__ = ['check_choice', 'check_dims', 'check_not_negative', 'check_pair', 'check_positive', 'full_precision']
 
 P = ParamSpec('P')
@@ -147,4 +149,4 @@ def _check_number(who: str, name: str, value: object) -> None:
 
 def _upcast(value: object) -> object:
     is_half = isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
-    return value.float() if is_half else value
+    return once(Tensor.float, value) if is_half else value

@@ -8,7 +8,7 @@ offset of a thousand spreads, or between near-duplicates, nothing is left of a f
 * on other devices, which must know float64, all is float64 from the start: to look for such a pair would make the host
   wait in every step.
 
-Shape suffixes: N samples, R of them whose distances to all are measured, D dims.
+Shape suffixes: N samples, R of them whose distances to all are measured, P of these at a time, D dims.
 """
 
 from typing import NamedTuple
@@ -16,9 +16,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmkd_ext.functional.rows import inner_products
+from mmkd_ext.functional.rows import gram_rows
+from mmkd_ext.functional.sharing import once
 
-__all__ = ['EQUAL', 'SMALLEST_SQUARE', 'Points', 'pairwise', 'position_gradient']
+__all__ = ['EQUAL', 'SMALLEST_SQUARE', 'Points', 'pairwise', 'position_gradient', 'row_parts']
 
 # A squared distance under this share of |x|^2 + |y|^2 has lost too many of float32's digits: its error is near 1e-7 of
 # that sum, so 1e-5 of the distance at the border.
@@ -28,6 +29,8 @@ EQUAL = 16 * torch.finfo(torch.float64).eps
 # Bounds of the power of two, and the smallest squared distance in that unit: gradients then stay inside float32.
 _EXPONENTS = (-60, 120)
 SMALLEST_SQUARE = 1e-30
+# Entries of a matrix that are worked on at a time on a CPU: with their temporaries they stay in its cache.
+_PART = 2**17
 
 
 class Points(NamedTuple):
@@ -38,18 +41,21 @@ class Points(NamedTuple):
         square_RN: Squared distances; exactly 0 on the diagonal and for points that coincide, else positive.
         unit: Power of two, a scalar tensor.
         rows: Which points the first axis of ``square_RN`` means.
+        dtype: Of the features; that of the measurement may be more precise.
     """
 
     x_ND: Tensor
     square_RN: Tensor
     unit: Tensor
     rows: slice
+    dtype: torch.dtype
 
 
 def pairwise(student: Tensor, teacher: Tensor, rows: slice | None = None) -> tuple[Points, Points]:
     """Measure two batches in one dtype that resolves all their distances.
 
-    Not differentiable: losses with a gradient in closed form use it, see :func:`position_gradient`.
+    Not differentiable: losses with a gradient in closed form use it, see :func:`position_gradient`. Losses of one step
+    that compare the same features share the result, see :func:`~mmkd_ext.functional.sharing.sharing`.
 
     Args:
         student: Shape (N, Ds), float32 or float64.
@@ -57,17 +63,23 @@ def pairwise(student: Tensor, teacher: Tensor, rows: slice | None = None) -> tup
         rows: Points whose distances to all are wanted; None for all.
 
     Returns:
-        Points of the student and of the teacher, both float32 or both float64.
+        Points of the student and of the teacher, both float32 or both float64; not to be written to.
     """
     dtype = torch.promote_types(student.dtype, teacher.dtype)
+    bounds = None if rows is None else (rows.start, rows.stop)
     if dtype == torch.float32 and student.device.type == 'cpu':
-        measured = [_measure(x, _UNRESOLVED, rows) for x in (student, teacher)]
-        if all(margin_RN.numel() == 0 or bool(margin_RN.amin() > 0) for _, margin_RN in measured):
-            return measured[0][0], measured[1][0]
-    measured = [_measure(x.double(), EQUAL, rows) for x in (student, teacher)]
-    for points, margin_RN in measured:
-        points.square_RN.masked_fill_(margin_RN <= 0, 0)
-    return measured[0][0], measured[1][0]
+        points = once(_measure, student.detach(), dtype, bounds)
+        other = None if points is None else once(_measure, teacher.detach(), dtype, bounds)
+        if points is not None and other is not None:
+            return points, other
+    return tuple(once(_measure, x.detach(), torch.float64, bounds) for x in (student, teacher))
+
+
+def row_parts(x_RN: Tensor) -> list[slice]:
+    """Cut the rows of a matrix such that temporaries of a part stay in a CPU's cache; all in one on a GPU."""
+    num_rows, num_columns = x_RN.shape
+    size = max(_PART // num_columns, 1) if x_RN.device.type == 'cpu' else num_rows
+    return [slice(start, min(start + size, num_rows)) for start in range(0, num_rows, max(size, 1))]
 
 
 def position_gradient(points: Points, slope_RN: Tensor) -> Tensor:
@@ -78,13 +90,14 @@ def position_gradient(points: Points, slope_RN: Tensor) -> Tensor:
 
     Args:
         points: What :func:`pairwise` made of the features.
-        slope_RN: Rows of the symmetric :math:`A`, those of ``points.rows``; its diagonal does not matter.
+        slope_RN: Rows of the symmetric :math:`A`, those of ``points.rows``; its diagonal does not matter. Overwritten.
 
     Returns:
         Gradient in the features, shape (N, D), 0 but in ``points.rows``.
     """
-    pulled_RD = slope_RN.sum(dim=1, keepdim=True) * points.x_ND[points.rows]
-    pulled_RD.addmm_(slope_RN, points.x_ND, alpha=-1).mul_(2 / points.unit)
+    sum_R = slope_RN.sum(dim=1)
+    slope_RN.neg_().diagonal(points.rows.start).add_(sum_R)
+    pulled_RD = slope_RN.mul_(2 / points.unit) @ points.x_ND
     if len(pulled_RD) == len(points.x_ND):
         return pulled_RD
     gradient_ND = torch.zeros_like(points.x_ND)
@@ -92,17 +105,38 @@ def position_gradient(points: Points, slope_RN: Tensor) -> Tensor:
     return gradient_ND
 
 
-def _measure(x_ND: Tensor, share: float, rows: slice | None) -> tuple[Points, Tensor]:
-    """Points, and by how much each pair's squared distance exceeds its smallest meaningful value."""
-    exponent = torch.frexp(x_ND.abs().amax()).exponent.clamp(*_EXPONENTS)
+def _measure(x_ND: Tensor, dtype: torch.dtype, bounds: tuple[int, int] | None) -> Points | None:
+    """Points; None if float32 does not resolve a pair among them, and float64 has to."""
+    rows = slice(*bounds) if bounds else slice(0, len(x_ND))
+    given = x_ND.dtype
+    x_ND, unit = _centred(x_ND.to(dtype))
+    gram_RN, norm_N = gram_rows(x_ND, rows)
+    for part in row_parts(gram_RN):
+        own = slice(rows.start + part.start, rows.start + part.stop)
+        norm_P1 = norm_N[own, None]
+        square_PN = torch.sub(norm_P1, gram_RN[part], alpha=2, out=gram_RN[part]).add_(norm_N)
+        square_PN.diagonal(own.start).fill_(torch.inf)
+        if dtype == torch.float64:
+            square_PN.masked_fill_(square_PN <= (norm_P1 + norm_N).mul_(EQUAL).clamp_(min=SMALLEST_SQUARE), 0)
+        elif not _are_resolved(square_PN, norm_P1, norm_N):
+            return None
+        square_PN.diagonal(own.start).fill_(0)
+    return Points(x_ND, gram_RN, unit, rows, given)
+
+
+def _are_resolved(square_PN: Tensor, norm_P1: Tensor, norm_N: Tensor) -> bool:
+    """Whether float32 knows these squared distances; the host waits for the answer."""
+    # The closest pair of a row is mostly far enough to pass for a pair with the longest vector, too.
+    smallest_P1 = _UNRESOLVED * (norm_P1 + norm_N.amax()) + SMALLEST_SQUARE
+    if bool((square_PN.amin(dim=1, keepdim=True) > smallest_P1).all()):
+        return True
+    return bool((square_PN > (norm_P1 + norm_N).mul_(_UNRESOLVED).clamp_(min=SMALLEST_SQUARE)).all())
+
+
+def _centred(x_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """Around the mean, in units of the power of two over the largest magnitude."""
+    low, high = torch.aminmax(x_ND)
+    exponent = torch.frexp(torch.maximum(-low, high)).exponent.clamp(*_EXPONENTS)
     unit = torch.ldexp(x_ND.new_ones(()), exponent)
     x_ND = x_ND / unit
-    x_ND -= x_ND.mean(dim=0)
-    gram_RN, norm_R1, norm_N = inner_products(x_ND, rows)
-    size_RN = norm_R1 + norm_N
-    rows = rows or slice(0, len(x_ND))
-    square_RN = torch.sub(size_RN, gram_RN, alpha=2, out=gram_RN)
-    square_RN.diagonal(rows.start).fill_(0)
-    margin_RN = torch.sub(square_RN, size_RN.mul_(share).clamp_(min=SMALLEST_SQUARE), out=size_RN)
-    margin_RN.diagonal(rows.start).fill_(torch.inf)
-    return Points(x_ND, square_RN, unit, rows), margin_RN
+    return x_ND.sub_(x_ND.mean(dim=0)), unit

@@ -16,6 +16,7 @@ from torch import Tensor
 from mmkd_ext.functional.checks import check_choice, check_pair, check_positive, full_precision
 from mmkd_ext.functional.pairwise import pairwise, position_gradient
 from mmkd_ext.functional.rkd_sums import angle_sum, distance_sum
+from mmkd_ext.functional.sharing import sharing
 
 __all__ = ['check_rkd_settings', 'rkd_angle', 'rkd_distance']
 
@@ -144,7 +145,11 @@ def _relation(
         return student[:0].sum()
     with_gradient = torch.is_grad_enabled() and student.requires_grad
     bounds = [] if rows is None else [rows.start, rows.stop]
-    loss, _ = _operator(student.flatten(1), teacher.detach().flatten(1), kind, float(delta), with_gradient, bounds)
+    features = student.flatten(1), teacher.detach().flatten(1)
+    if torch.compiler.is_compiling():
+        loss, _ = _operator(*features, kind, float(delta), with_gradient, bounds)
+    else:
+        loss = _Relation.apply(*features, kind, float(delta), with_gradient, bounds)
     divisors = {'official': num_samples**order, 'distinct': math.perm(num_samples, order), 'sum': 1}
     return loss / divisors[reduction]
 
@@ -160,12 +165,47 @@ def _closed_form(
     # The third side of an angle lies between two samples of any rows.
     student, teacher = pairwise(student_ND, teacher_ND, rows if kind == 'rkd_distance' else None)
     loss, slope_RN = _SUMS[kind](student, teacher, delta, with_gradient, rows)
+    del teacher  # its memory is enough for what follows
     gradient_ND = student_ND.new_empty(0) if slope_RN is None else position_gradient(student, slope_RN)
     return loss.to(torch.promote_types(student_ND.dtype, teacher_ND.dtype)), gradient_ND.to(student_ND.dtype)
 
 
-# An operator of its own, so that torch.compile calls it as a whole instead of unrolling its loops over tiles.
-_operator = torch.library.custom_op('mmkd_ext::rkd', _closed_form, mutates_args=())
+class _Relation(torch.autograd.Function):
+    """The closed form in eager mode."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        student_ND: Tensor,
+        teacher_ND: Tensor,
+        kind: str,
+        delta: float,
+        with_gradient: bool,
+        bounds: list[int],
+    ) -> Tensor:
+        loss, gradient_ND = _closed_form(student_ND, teacher_ND, kind, delta, with_gradient, bounds)
+        ctx.kind = kind
+        ctx.save_for_backward(gradient_ND)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                f'{ctx.kind}: expected a first-order backward but got create_graph=True; the gradient is a closed form '
+                f'without a graph of its own, so leave this loss out of what is differentiated twice'
+            )
+        return _pulled_back(ctx, grad)
+
+
+def _pulled_back(ctx: Any, grad: Tensor, _: Tensor | None = None) -> tuple[Tensor | None, ...]:
+    (gradient_ND,) = ctx.saved_tensors
+    return grad * gradient_ND, None, None, None, None, None
+
+
+# torch.compile would unroll loops over tiles: it gets an operator that it calls as a whole, which takes longer to call.
+# A compiled graph uses memory again without a trace, so the operator shares with nothing outside.
+_operator = torch.library.custom_op('mmkd_ext::rkd', sharing()(_closed_form), mutates_args=())
 
 
 @_operator.register_fake
@@ -177,22 +217,7 @@ def _(
     return student_ND.new_empty((), dtype=dtype), student_ND.new_empty(shape)
 
 
-def _keep_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.kind = inputs[2]
-    ctx.save_for_backward(output[1])
-
-
-def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        raise RuntimeError(
-            f'{ctx.kind}: expected a first-order backward but got create_graph=True; the gradient is a closed form '
-            f'without a graph of its own, so leave this loss out of what is differentiated twice'
-        )
-    (gradient_ND,) = ctx.saved_tensors
-    return grad * gradient_ND, None, None, None, None, None
-
-
-_operator.register_autograd(_backward, setup_context=_keep_gradient)
+_operator.register_autograd(_pulled_back, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(output[1]))
 
 
 # (student, teacher, delta, with_slope, rows) -> (sum, the slope that `position_gradient` takes, or None)

@@ -6,9 +6,11 @@ Shape suffixes: N rows, R chosen ones among them, D dims.
 import torch
 from torch import Tensor
 
-__all__ = ['inner_products', 'squared_distances', 'unit_rows']
+__all__ = ['gram_rows', 'inner_products', 'squared_distances', 'unit_rows']
 
 _SHORTEST = 1e-6
+# From so many multiplications on, a symmetric product is computed in stripes, each only from the diagonal on.
+_STRIPED, _STRIPES = 2**26, 4
 
 
 def unit_rows(x_ND: Tensor) -> Tensor:
@@ -41,6 +43,31 @@ def inner_products(x_ND: Tensor, rows: slice | None = None) -> tuple[Tensor, Ten
     product_RN = x_ND[rows or slice(None)] @ x_ND.T
     square_N = product_RN.diagonal() if rows is None else x_ND.square().sum(dim=1)
     return product_RN, square_N[rows or slice(None), None], square_N
+
+
+def gram_rows(x_ND: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+    """Products of some rows with all, and the squared lengths of all, without a graph.
+
+    Where all rows are asked for on a CPU, the half of the products above the diagonal is computed and copied.
+
+    Args:
+        x_ND: Vectors, shape (N, D).
+        rows: The rows.
+
+    Returns:
+        Shapes (R, N), (N,).
+    """
+    num_samples = len(x_ND)
+    if rows != slice(0, num_samples) or x_ND.device.type != 'cpu' or num_samples**2 * x_ND.shape[1] < _STRIPED:
+        product_RN, _, square_N = inner_products(x_ND, None if rows == slice(0, num_samples) else rows)
+        return product_RN, square_N.clone()
+    product_NN = x_ND.new_empty(num_samples, num_samples)
+    height = -(-num_samples // _STRIPES)
+    for start in range(0, num_samples, height):
+        stripe, rest = slice(start, start + height), slice(start + height, None)
+        torch.mm(x_ND[stripe], x_ND[start:].T, out=product_NN[stripe, start:])
+        product_NN[rest, stripe] = product_NN[stripe, rest].T
+    return product_NN, product_NN.diagonal().clone()
 
 
 def squared_distances(x_ND: Tensor, rows: slice | None = None) -> Tensor:

@@ -45,6 +45,15 @@ def relation(kind, **settings):
     return case
 
 
+def metric(kind, **settings):
+    """Case of a loss of metric learning: embeddings are a linear layer of the inputs."""
+
+    def case(batch, weight):
+        return getattr(losses, kind)(gather=True, **settings)(batch['inputs'] @ weight, batch['labels']), None
+
+    return case
+
+
 def class_logits(batch, weight):
     """Cosine-like logits (V, H, B, C) of both networks: another linear layer of the inputs per view and head."""
     layers = weight.new_tensor([0.5, -1.0, 1.5, 0.7, -0.4, 1.2]).view(NUM_VIEWS, NUM_HEADS, 1, 1)
@@ -121,6 +130,8 @@ CASES = {
     'CategoryCentreLoss': relation('CategoryCentreLoss'),
     'HardDarkRankLoss': relation('HardDarkRankLoss'),
     'TupleRelationLoss': relation('TupleRelationLoss', num_tuples=64),
+    **{f'TripletLoss {m}': metric('TripletLoss', mining=m) for m in ('all', 'semi-hard', 'distance')},
+    'ContrastiveLoss': metric('ContrastiveLoss', mining='random'),
     **{f'ClassRelationLoss {labels}': class_relation(labels) for labels in LABELS},
     'ClassRelationLoss paper': class_relation(
         'mixed', divergence='kl', weight_temperature=0.1, weight_mean='per_view_head'

@@ -83,9 +83,9 @@ def test_some_rows_are_those_of_all(rows):
     torch.testing.assert_close(some.square_RN, points.square_RN[rows], rtol=1e-12, atol=0)
     slope_NN = torch.randn(9, 9, dtype=torch.float64)
     slope_NN += slope_NN.T.clone()
-    gradient_ND = position_gradient(some, slope_NN[rows])
+    gradient_ND = position_gradient(some, slope_NN[rows].clone())
     expected_ND = torch.zeros_like(x_ND)
-    expected_ND[rows] = position_gradient(points, slope_NN)[rows]
+    expected_ND[rows] = position_gradient(points, slope_NN.clone())[rows]
     torch.testing.assert_close(gradient_ND, expected_ND)
 
 

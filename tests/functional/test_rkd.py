@@ -1,4 +1,7 @@
-"""RKD against the published formula in plain float64, official vectors, invariances, and what float32 finds hard."""
+"""RKD against the published formula in plain float64, official vectors, invariances, and what float32 finds hard.
+
+Where numbers matter, in plain torch and with the C kernel; the Triton kernels have a test of their own.
+"""
 
 import math
 
@@ -7,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmkd_ext.functional import rkd_angle, rkd_distance
+from mmkd_ext.functional import angle_path, rkd_angle, rkd_distance
 from mmkd_ext.functional.rkd import _closed_form
 
 BOTH = pytest.mark.parametrize('loss', [rkd_distance, rkd_angle])
@@ -15,6 +18,14 @@ PLAIN_CASES = [f'plain_B{b}_D{d}' for b in (3, 8, 32) for d in (4, 64)] + [
     f'{kind}_B8_D4' for kind in ('normalised', 'big', 'equal')
 ]
 DUPLICATES = [f'dup_{kind}_B{b}_D{d}' for kind in ('student', 'both') for b in (3, 8, 32) for d in (4, 64)]
+
+
+@pytest.fixture(params=['torch', 'c'])
+def path(request, monkeypatch):
+    """How the angles are computed; distances have one way."""
+    monkeypatch.setenv('MMKD_KERNELS', 'off' if request.param == 'torch' else 'on')
+    if angle_path('cpu') != request.param:
+        pytest.skip('needs a C compiler')
 
 
 def huber(gap, delta):
@@ -65,7 +76,7 @@ def golden_case(golden, loss, name):
 @BOTH
 @pytest.mark.parametrize('name', [*PLAIN_CASES, 'plain_B2_D4'])
 @pytest.mark.parametrize(('dtype', 'rtol', 'atol'), [('f64', 1e-9, 1e-12), ('f32', 1e-5, 1e-6)])
-def test_official_vectors(golden, loss, name, dtype, rtol, atol):
+def test_official_vectors(golden, path, loss, name, dtype, rtol, atol):
     student, teacher, expected, expected_grad = golden_case(golden, loss, f'{name}_{dtype}')
     value, grad = value_and_gradient(loss, student, teacher)
     torch.testing.assert_close(value, expected, rtol=rtol, atol=atol)
@@ -81,7 +92,7 @@ def test_distance_of_duplicates_is_that_of_the_official_code_up_to_its_1e_6(gold
 
 
 @pytest.mark.parametrize('name', DUPLICATES)
-def test_angle_of_duplicates_has_the_official_value_and_a_bounded_gradient(golden, name):
+def test_angle_of_duplicates_has_the_official_value_and_a_bounded_gradient(golden, path, name):
     student, teacher, expected, expected_grad = golden_case(golden, rkd_angle, f'{name}_f64')
     value, grad = value_and_gradient(rkd_angle, student, teacher)
     torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12)
@@ -102,7 +113,7 @@ def test_published_numbers():
 @BOTH
 @pytest.mark.parametrize('delta', [0.05, 1.0, 3.0])
 @pytest.mark.parametrize('num_samples', [3, 9, 150])
-def test_published_formula(loss, delta, num_samples):
+def test_published_formula(path, loss, delta, num_samples):
     student, teacher = random_pair(num_samples)
     value, grad = value_and_gradient(loss, student, teacher, delta=delta)
     expected, expected_grad = value_and_gradient(lambda s: published(loss, s, teacher, delta), student)
@@ -112,7 +123,7 @@ def test_published_formula(loss, delta, num_samples):
 
 @BOTH
 @pytest.mark.parametrize('delta', [0.1, 1.0])
-def test_gradcheck(loss, delta):
+def test_gradcheck(path, loss, delta):
     student, teacher = random_pair(6, (3, 4))
     assert torch.autograd.gradcheck(lambda s: loss(s, teacher, delta=delta), student.requires_grad_())
 
@@ -175,7 +186,7 @@ def hard_features(name, num_samples=48, dims=64):
     [('ordinary', 1e-5), ('offset 1000', 1e-5)]
     + [(name, 2e-5) for name in ('duplicates 1e-3', 'duplicates 1e-5', 'clusters 0.03', 'clusters 0.003')],
 )
-def test_float32_is_as_good_as_float64(loss, name, bound):
+def test_float32_is_as_good_as_float64(path, loss, name, bound):
     student, teacher = hard_features(name)
     value, grad = value_and_gradient(loss, student, teacher)
     expected, expected_grad = value_and_gradient(lambda s: published(loss, s, teacher.double()), student.double())
@@ -198,7 +209,7 @@ def gradient_bounds(student, delta):
 
 @BOTH
 @pytest.mark.parametrize('delta', [0.01, 1.0])
-def test_gradient_stays_within_its_bound(loss, delta):
+def test_gradient_stays_within_its_bound(path, loss, delta):
     student, teacher = random_pair(16)
     student[1], student[2] = student[0], student[0] + 1e-3
     _, grad = value_and_gradient(loss, student, teacher, delta=delta)
@@ -207,7 +218,7 @@ def test_gradient_stays_within_its_bound(loss, delta):
 
 
 @BOTH
-def test_duplicates_do_not_push_each_other(loss):
+def test_duplicates_do_not_push_each_other(path, loss):
     student, teacher = random_pair()
     student[1] = student[0]
     _, grad = value_and_gradient(loss, student, teacher)
@@ -216,7 +227,7 @@ def test_duplicates_do_not_push_each_other(loss):
 
 
 @BOTH
-def test_a_collapsed_student_does_not_look_good(loss):
+def test_a_collapsed_student_does_not_look_good(path, loss):
     _, teacher = random_pair()
     value, grad = value_and_gradient(loss, torch.ones(9, 5, dtype=torch.float64), teacher)
     assert value > loss(*random_pair())
@@ -225,7 +236,7 @@ def test_a_collapsed_student_does_not_look_good(loss):
 
 @BOTH
 @pytest.mark.parametrize('factor', [1e-42, 1e-20, 1e20, 1e37])
-def test_finite_at_any_scale(loss, factor):
+def test_finite_at_any_scale(path, loss, factor):
     student, teacher = random_pair(dtype=torch.float32)
     value, grad = value_and_gradient(loss, student * factor, teacher)
     assert value.isfinite()

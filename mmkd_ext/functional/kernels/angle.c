@@ -1,0 +1,186 @@
+/* The sum of rkd_angle over the triangles with their vertex in a block, and its slope; angle_c.py calls it.
+
+   With squared distances d2, the arm from vertex j to sample i has the inverse a_ji = 1 / sqrt(2 d2_ji), or 0 where
+   they coincide, and the half b_ji = d2_ji a_ji, so that
+
+       cos(i, j, k) = a_ji (b_jk - a_jk d2_ik) + b_ji a_jk,
+
+   and Huber's loss h (gap - h / 2), with h = clamp(gap, -delta, delta), has the slopes
+
+       d / d d2_ik = -sum_j h a_ji a_jk,      d / d d2_ji = a_ji sum_k h a_jk - a_ji^2 sum_k h cos(i, j, k).
+
+   One pass over the pairs of ends of each vertex gives all of it. Suffixes: s student, t teacher; i, k rows and columns
+   of a pair of ends. REAL is float or double, set on the compiler's command line. */
+
+#include <math.h>
+#include <stddef.h>
+#include <string.h>
+
+typedef REAL real;
+
+/* All in one function: constants, such as a weight of 1, then cost nothing. */
+#define INLINE static inline __attribute__((always_inline))
+
+enum {
+    BLOCK = 16,  /* Rows of a block. In its own columns a pair comes in both orders, each with weight 1/2. */
+    WIDTH = 1024 /* Columns at a time: what a block of rows needs of them stays in the cache for all vertices. */
+};
+
+/* The arms of one vertex to all samples, and what their slopes sum up over the other arm. */
+typedef struct {
+    real *inverse_s, *half_s, *inverse_t, *half_t, *product, *cosine;
+} Arms;
+
+/* Squared distances of all samples, and the slope in them. */
+typedef struct {
+    const real *square_s, *square_t;
+    real *slope;
+} Matrices;
+
+/* One end of pairs: its arms, and where its row of the matrices starts. */
+typedef struct {
+    real inverse_s, half_s, inverse_t, half_t;
+    size_t start;
+} Row;
+
+/* The other end: its arms. */
+typedef struct {
+    real inverse_s, half_s, inverse_t, half_t;
+} Column;
+
+/* What one pair adds to the sums. */
+typedef struct {
+    real loss, product_i, product_k, cosine;
+} Terms;
+
+INLINE Row row_of(Arms arms, size_t i, size_t n) {
+    const Row row = {arms.inverse_s[i], arms.half_s[i], arms.inverse_t[i], arms.half_t[i], i * n};
+    return row;
+}
+
+INLINE real cosine(real inverse_i, real half_i, real inverse_k, real half_k, real square_ik) {
+    return inverse_i * (half_k - inverse_k * square_ik) + half_i * inverse_k;
+}
+
+/* In this form compilers find the vector instructions for minimum and maximum. */
+INLINE real clamped(real gap, real delta) {
+    const real low = gap < delta ? gap : delta;
+    return low > -delta ? low : -delta;
+}
+
+INLINE Column column_of(Arms arms, size_t k) {
+    const Column column = {arms.inverse_s[k], arms.half_s[k], arms.inverse_t[k], arms.half_t[k]};
+    return column;
+}
+
+INLINE Terms terms_of(Matrices m, Row row, Column column, size_t k, real weight, real delta) {
+    const size_t ik = row.start + k;
+    const real cosine_s = cosine(row.inverse_s, row.half_s, column.inverse_s, column.half_s, m.square_s[ik]);
+    const real cosine_t = cosine(row.inverse_t, row.half_t, column.inverse_t, column.half_t, m.square_t[ik]);
+    const real gap = cosine_s - cosine_t, h = clamped(gap, delta);
+    const real product_i = weight * h * column.inverse_s;
+    m.slope[ik] -= row.inverse_s * product_i;
+    const Terms terms = {h * (gap - (real)0.5 * h), product_i, weight * h * row.inverse_s, weight * h * cosine_s};
+    return terms;
+}
+
+/* Rows i to i + 3 with columns first to last: four at once, as each needs the same of a column. */
+INLINE double add_four_rows(Matrices m, const Row *row, Arms arms, size_t i, size_t first, size_t last, real weight,
+                            real delta) {
+    const Row row0 = row[0], row1 = row[1], row2 = row[2], row3 = row[3];
+    real loss = 0, product0 = 0, product1 = 0, product2 = 0, product3 = 0;
+    real cosine0 = 0, cosine1 = 0, cosine2 = 0, cosine3 = 0;
+#pragma omp simd reduction(+ : loss, product0, product1, product2, product3, cosine0, cosine1, cosine2, cosine3)
+    for (size_t k = first; k < last; k++) {
+        const Column column = column_of(arms, k);
+        const Terms a = terms_of(m, row0, column, k, weight, delta), b = terms_of(m, row1, column, k, weight, delta);
+        const Terms c = terms_of(m, row2, column, k, weight, delta), d = terms_of(m, row3, column, k, weight, delta);
+        loss += a.loss + b.loss + c.loss + d.loss;
+        product0 += a.product_i, product1 += b.product_i, product2 += c.product_i, product3 += d.product_i;
+        cosine0 += a.cosine, cosine1 += b.cosine, cosine2 += c.cosine, cosine3 += d.cosine;
+        arms.product[k] += a.product_k + b.product_k + c.product_k + d.product_k;
+        arms.cosine[k] += a.cosine + b.cosine + c.cosine + d.cosine;
+    }
+    arms.product[i] += product0, arms.product[i + 1] += product1;
+    arms.product[i + 2] += product2, arms.product[i + 3] += product3;
+    arms.cosine[i] += cosine0, arms.cosine[i + 1] += cosine1;
+    arms.cosine[i + 2] += cosine2, arms.cosine[i + 3] += cosine3;
+    return (double)(weight * loss);
+}
+
+INLINE double add_row(Matrices m, Row row, Arms arms, size_t i, size_t first, size_t last, real weight, real delta) {
+    real loss = 0, product = 0, cosine = 0;
+#pragma omp simd reduction(+ : loss, product, cosine)
+    for (size_t k = first; k < last; k++) {
+        const Terms a = terms_of(m, row, column_of(arms, k), k, weight, delta);
+        loss += a.loss;
+        product += a.product_i;
+        cosine += a.cosine;
+        arms.product[k] += a.product_k;
+        arms.cosine[k] += a.cosine;
+    }
+    arms.product[i] += product;
+    arms.cosine[i] += cosine;
+    return (double)(weight * loss);
+}
+
+INLINE double add_rows(Matrices m, Arms arms, size_t n, size_t start, size_t stop, size_t first, size_t last,
+                       real weight, real delta) {
+    double loss = 0;
+    size_t i = start;
+    for (; i + 4 <= stop; i += 4) {
+        Row row[4];
+        for (size_t r = 0; r < 4; r++) row[r] = row_of(arms, i + r, n);
+        loss += add_four_rows(m, row, arms, i, first, last, weight, delta);
+    }
+    for (; i < stop; i++) {
+        const Row row = row_of(arms, i, n);
+        loss += add_row(m, row, arms, i, first, last, weight, delta);
+    }
+    return loss;
+}
+
+static void measure_arms(size_t n, const real *square, real *inverse, real *half) {
+    for (size_t i = 0; i < n; i++) {
+        inverse[i] = square[i] > 0 ? 1 / (real)sqrt(2 * square[i]) : 0;
+        half[i] = square[i] * inverse[i];
+    }
+}
+
+/* Sum over vertices first_vertex.. and pairs with their smaller end in rows start..stop, a multiple of BLOCK each or n.
+
+   Adds the slope in the pairs to slope (n x n, upper triangle and blocks on the diagonal). Leaves that in the arms in
+   the first num_vertices x n entries of work, which has room for six times as many. Threads share slope if their rows
+   do not meet. */
+double angle_sum(size_t n, size_t first_vertex, size_t num_vertices, size_t start, size_t stop, real delta,
+                 const real *square_s, const real *square_t, real *slope, real *work) {
+    const size_t size = num_vertices * n;
+    const Matrices m = {square_s, square_t, slope};
+    double loss = 0;
+    memset(work, 0, 2 * size * sizeof(real));
+    for (size_t v = 0; v < num_vertices; v++) {
+        measure_arms(n, square_s + (first_vertex + v) * n, work + 2 * size + v * n, work + 3 * size + v * n);
+        measure_arms(n, square_t + (first_vertex + v) * n, work + 4 * size + v * n, work + 5 * size + v * n);
+    }
+    for (size_t row = start; row < stop; row += BLOCK) {
+        const size_t end = row + BLOCK < n ? row + BLOCK : n;
+        for (size_t left = row; left < n; left += WIDTH) {
+            const size_t right = left + WIDTH < n ? left + WIDTH : n;
+            for (size_t v = 0; v < num_vertices; v++) {
+                real *const w = work + v * n;
+                const Arms arms = {w + 2 * size, w + 3 * size, w + 4 * size, w + 5 * size, w, w + size};
+                size_t beyond = left;
+                if (left == row) {
+                    loss += add_rows(m, arms, n, row, end, row, end, (real)0.5, delta);
+                    beyond = end;
+                }
+                loss += add_rows(m, arms, n, row, end, beyond, right, 1, delta);
+            }
+        }
+    }
+    for (size_t e = 0; e < size; e++) {
+        const real inverse = work[2 * size + e];
+        work[e] = inverse * work[e] - inverse * inverse * work[size + e];
+    }
+    return loss;
+}
