@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mmkd_ext.functional.draws import seeded_generator
 from mmkd_ext.functional.maps import pool_map, sample_positions, sample_tokens
+from mmkd_ext.functional.sharing import once
 
 __all__ = ['Rows']
 
@@ -54,7 +55,7 @@ class Rows:
             ValueError: A tensor is no map, or the numbers of images differ.
         """
         if self.pooling:
-            return [(pool_map(student), pool_map(teacher))]
+            return [(once(pool_map, student), once(pool_map, teacher))]
         if self.tokens:
             return [sample_tokens(student, teacher, self.tokens, _generator(iteration, student.device))]
         if self.positions:

@@ -22,8 +22,8 @@ _results: ContextVar[dict[tuple[Any, ...], tuple[Tensor, Any]] | None] = Context
 def sharing() -> Iterator[None]:
     """Let the losses that are computed inside share what they measure of the same tensors.
 
-    So far this is :func:`~mmkd_ext.functional.pairwise.pairwise` for RKD's losses, and the copies in float32 of half
-    precision features. Numbers are the same as without. What is shared is kept until the end of the block: N x N
+    These are the distances of RKD's losses (:func:`~mmkd_ext.functional.pairwise.pairwise`), the copies in float32 of
+    half precision features, and the means of maps that terms are pooled to. Numbers are the same as without. What is shared is kept until the end of the block: N x N
     distances and (N, D) copies of each tensor.
     """
     token = _results.set({})
