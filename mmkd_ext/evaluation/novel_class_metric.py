@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 
 from mmkd_ext.evaluation.prediction import Prediction, best_head, read_prediction
 from mmkd_ext.evaluation.table import metric_table
-from mmkd_ext.functional import adjusted_rand_index, cluster_accuracy, normalized_mutual_info
+from mmkd_ext.functional import Contingency
 from mmkd_ext.registry import METRICS
 
 __all__ = ['NovelClassMetric']
@@ -124,20 +124,22 @@ class NovelClassMetric(BaseMetric):
 
 
 def _task_aware(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
+    counted = Contingency(labels, clusters)
     return {
-        'novel_acc': cluster_accuracy(labels, clusters)['all'],
-        'novel_nmi': normalized_mutual_info(labels, clusters),
-        'novel_ari': adjusted_rand_index(labels, clusters),
+        'novel_acc': counted.accuracy()['all'],
+        'novel_nmi': counted.normalized_mutual_info(),
+        'novel_ari': counted.adjusted_rand_index(),
     }
 
 
 def _task_agnostic(labels: np.ndarray, classes: np.ndarray, num_known: int) -> dict[str, float]:
+    counted = Contingency(labels, classes)
     scores = {
         f'{protocol}_{part}': accuracy
         for protocol in _PROTOCOLS
-        for part, accuracy in cluster_accuracy(labels, classes, num_known=num_known, protocol=protocol).items()
+        for part, accuracy in counted.accuracy(num_known=num_known, protocol=protocol).items()
     }
-    nmi, ari = normalized_mutual_info(labels, classes), adjusted_rand_index(labels, classes)
+    nmi, ari = counted.normalized_mutual_info(), counted.adjusted_rand_index()
     return {**_without_nan(scores.items()), 'all_nmi': nmi, 'all_ari': ari}
 
 

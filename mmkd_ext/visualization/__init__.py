@@ -13,6 +13,7 @@ from mmkd_ext.visualization.history import CurveHistory
 from mmkd_ext.visualization.html_report import write_html_report
 from mmkd_ext.visualization.matching import contingency_table, match_clusters
 from mmkd_ext.visualization.neighbours import NeighbourRow, neighbours_figure
+from mmkd_ext.visualization.num_classes import num_classes_figure
 from mmkd_ext.visualization.report import write_problem, write_report
 from mmkd_ext.visualization.report_figures import history_figure, report_figures
 from mmkd_ext.visualization.report_text import console_summary, write_assignments, write_markdown, write_metrics
@@ -42,6 +43,7 @@ __all__ = [
     'history_figure',
     'match_clusters',
     'neighbours_figure',
+    'num_classes_figure',
     'pick_rows',
     'progress',
     'project',
