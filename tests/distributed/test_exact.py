@@ -5,6 +5,7 @@ Each world size is started once and computes all cases in both precisions for al
 
 import inspect
 from datetime import timedelta
+from functools import partial
 
 import pytest
 import torch
@@ -13,8 +14,8 @@ from torch import distributed, nn
 
 from mmkd_ext import losses
 from mmkd_ext.functional import sinkhorn_knopp, sum_with_grad, swapped_prediction
-from mmkd_ext.heads import CosineHead, NovelHead
-from mmkd_ext.models import NCDClassifier, SyncBatchNorm, convert_sync_batch_norm
+from mmkd_ext.heads import ContrastiveHead, CosineHead, NovelHead
+from mmkd_ext.models import NCDClassifier, SimGCD, SyncBatchNorm, convert_sync_batch_norm
 from mmkd_ext.models.discovery import discovery_targets, known_class_loss
 
 NUM_SAMPLES, NUM_VIEWS, NUM_HEADS, NUM_KNOWN, NUM_CLASSES = 12, 2, 3, 3, 5
@@ -39,8 +40,10 @@ def relation(kind, **settings):
 
     def case(batch, weight):
         loss = getattr(losses, kind)(gather=True, **settings)
-        labels = {'labels': batch['labels']} if isinstance(loss, losses.LabelledRelationLoss) else {}
-        return loss(batch['inputs'] @ weight, batch['teacher'], **labels), None
+        extras = {'labels': batch['labels']} if isinstance(loss, losses.LabelledRelationLoss) else {}
+        if isinstance(loss, losses.TupleRelationLoss):
+            extras = {'iteration': 7}
+        return loss(batch['inputs'] @ weight, batch['teacher'], **extras), None
 
     return case
 
@@ -90,6 +93,35 @@ def supervised(labels):
         return known_class_loss(logits, batch[labels], temperature=0.1, gather=True), None
 
     return case
+
+
+def generalised_discovery(batch, weight):
+    """Assignments of unlabelled rows to all classes, balanced over the rows of all processes."""
+    assign = partial(sinkhorn_knopp, gather=True)
+    logits, _ = class_logits(batch, weight)
+    targets = discovery_targets(
+        logits, batch['mixed'], num_known=NUM_KNOWN, num_large=NUM_VIEWS, assign=assign, assign_to='all'
+    )
+    return swapped_prediction(logits, targets, num_large=NUM_VIEWS, gather=True), targets.transpose(0, 2)
+
+
+def contrastive_head(batch, weight):
+    """Both contrastive losses, without the batch norm, which is a case of its own."""
+    head = ContrastiveHead(6, 8, 4).to(weight.dtype)
+    head.layers = nn.Identity()
+    features = batch['inputs'] @ weight
+    return torch.stack([*head.loss(torch.stack([features, batch['teacher']]), batch['mixed']).values()]), None
+
+
+def simgcd(batch, weight):
+    """The whole objective of SimGCD."""
+    torch.manual_seed(0)
+    head = ContrastiveHead(6, 8, 4)
+    head.layers = nn.Identity()
+    model = SimGCD(nn.Identity(), CosineHead(6, NUM_CLASSES), head, NUM_KNOWN).to(weight.dtype)
+    features = batch['inputs'] @ weight
+    samples = [BaseDataElement(gt_label=label[None]) for label in batch['mixed']]
+    return torch.stack([*model([features, features + batch['teacher']], samples, mode='loss').values()]), None
 
 
 def batch_norm(batch, weight):
@@ -142,10 +174,13 @@ CASES = {
     'discovery without iterations': discovery('mixed', num_iters=0),
     **{f'supervised {labels}': supervised(labels) for labels in LABELS},
     'batch norm': batch_norm,
+    'generalised discovery': generalised_discovery,
+    'ContrastiveHead': contrastive_head,
+    'SimGCD': simgcd,
     'NCDClassifier': classifier,
 }
 # A process of these always has a batch.
-NEVER_EMPTY = {'NCDClassifier'}
+NEVER_EMPTY = {'NCDClassifier', 'SimGCD'}
 
 
 def whole_batch(dtype):

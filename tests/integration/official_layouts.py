@@ -7,6 +7,8 @@ import numpy as np
 from PIL import Image
 from scipy import io
 
+from mmkd_ext.datasets.omniglot_files import ALPHABETS, NUM_DRAWINGS, SIDE
+
 RNG = np.random.default_rng(0)
 
 
@@ -48,7 +50,8 @@ def write_cub(root):
 
 
 def write_cars(root):
-    rows = [(1, 0), (23, 0), (1, 1), (23, 1), (11, 0), (3, 0)]  # class, is test image; 23 and 3 are novel
+    # class, is test image; 23 and 3 are novel, 150 is to be retrieved
+    rows = [(1, 0), (23, 0), (1, 1), (23, 1), (11, 0), (3, 0), (150, 1), (150, 1)]
     kinds = [('relative_im_path', 'O'), ('class', 'O'), ('test', 'O')]
     annotations = np.zeros((1, len(rows)), dtype=kinds)
     for number, (label, testing) in enumerate(rows):
@@ -78,6 +81,31 @@ def write_imagenet(root):
         (root / 'meta' / f'{split}.txt').write_text(''.join(f'{name} {i}\n' for i, name in enumerate(names)))
 
 
+def write_omniglot(root):
+    """As many characters as tests put into ``ALPHABETS``."""
+    root.mkdir(parents=True)
+    for part, alphabets in ALPHABETS.items():
+        images = RNG.random((sum(alphabets.values()), NUM_DRAWINGS, SIDE, SIDE)) < 0.9
+        np.savez(root / f'images_{part}.npz', images=images)
+
+
+def write_online_products(root):
+    for split, first in {'train': 0, 'test': 2}.items():  # two products of two photos each
+        rows = [(first + label, f'bicycle_final/{split}{label}_{number}.JPG') for label in (0, 1) for number in (0, 1)]
+        for _, path in rows:
+            save_image(root / path)
+        lines = [f'{number} {label + 1} 1 {path}\n' for number, (label, path) in enumerate(rows, start=1)]
+        (root / f'Ebay_{split}.txt').write_text('image_id class_id super_class_id path\n' + ''.join(lines))
+
+
+def write_mini_imagenet(root):
+    for split, (num_classes, num_images) in {'train': (64, 2), 'val': (16, 20), 'test': (20, 20)}.items():
+        rows = [(f'{split}{k}_{i}.jpg', f'n{k:08d}') for k in range(num_classes) for i in range(num_images)]
+        for name, _ in rows:
+            save_image(root / 'images' / name, size=(8, 8))
+        (root / f'{split}.csv').write_text('filename,label\n' + ''.join(f'{file},{name}\n' for file, name in rows))
+
+
 WRITERS: dict[str, Callable[[Path], None]] = {
     'cifar10': write_cifar10,
     'cifar100': write_cifar100,
@@ -85,4 +113,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     'stanford_cars': write_cars,
     'fgvc-aircraft-2013b': write_aircraft,
     'imagenet': write_imagenet,
+    'Stanford_Online_Products': write_online_products,
+    'omniglot': write_omniglot,
+    'mini_imagenet': write_mini_imagenet,
 }

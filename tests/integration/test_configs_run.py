@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 
 from mmkd_ext import visualization
 from mmkd_ext.datasets import CIFAR10, CIFAR100
+from mmkd_ext.datasets.omniglot_files import ALPHABETS
 from mmkd_ext.models.build import build_model_from_config
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -25,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / 'tools'))
 from official_layouts import WRITERS
 
 import train
-from stages import find_stages, replace_everywhere
+from stages import dicts_in, find_stages, replace_everywhere
 
 pytestmark = pytest.mark.usefixtures('one_thread', 'folder')
 
@@ -43,7 +44,7 @@ NARROW = {
     'mmkd_ext.ConvNet': (dict(), None),
     'mmkd_ext.CIFARResNet': (dict(depth=8), None),
     'mmkd_ext.WideResNet': (dict(depth=10), None),
-    'ResNet': (dict(stem_channels=8, base_channels=8), 64),
+    'ResNet': (dict(depth=18, stem_channels=8, base_channels=8), 64),
     'ResNet_CIFAR': (dict(stem_channels=8, base_channels=8), 64),
     'VisionTransformer': (dict(arch=dict(embed_dims=24, num_layers=12, num_heads=2, feedforward_channels=24)), 24),
 }
@@ -69,6 +70,8 @@ def folder(tmp_path_factory):
         patch.chdir(folder)
         patch.setattr(CIFAR10, 'images_per_file', {'train': 10, 'test': 10})
         patch.setattr(CIFAR100, 'images_per_file', {'train': 100, 'test': 100})
+        patch.setitem(ALPHABETS, 'background', {'Latin': 2})
+        patch.setitem(ALPHABETS, 'evaluation', {'Tibetan': 5})
         # Reports, versions of compilers, layout of the config's text, and full collections take longer than training.
         patch.setattr(visualization, 'write_report', lambda *_, **__: None)
         patch.setattr(Runner, '_log_env', lambda *_: None)
@@ -87,19 +90,36 @@ def _narrow(cfg: Config) -> Config:
     """Make the networks small and the batches too; all else stays as shipped."""
     options, width = NARROW[cfg.model.backbone.type]
     cfg.model.backbone.update(options)
+    if '://' in cfg.model.backbone.get('init_cfg', {}).get('checkpoint', ''):
+        cfg.model.backbone.init_cfg = None  # nothing is downloaded
     for name, part in cfg.model.items():
         if width and name.endswith('head'):
             part.in_channels = width
     for mode in ('train', 'val', 'test'):
         cfg[f'{mode}_dataloader'].update(num_workers=0, persistent_workers=False)
-    if 'batch_sampler' in cfg.train_dataloader:
-        cfg.train_dataloader.batch_sampler.num_batches = ITERATIONS
+    if cfg.model.type == 'mmkd_ext.PrototypicalNetwork':
+        _narrow_episodes(cfg)
+    elif 'batch_sampler' in cfg.train_dataloader:
+        of_metric_learning = cfg.train_dataloader.batch_sampler.type == 'mmkd_ext.MPerClassBatchSampler'
+        group = 'samples_per_class' if of_metric_learning else 'samples_per_group'
+        cfg.train_dataloader.batch_sampler.update({group: 2, 'num_batches': ITERATIONS})
+        cfg.train_dataloader.batch_size = BATCH if of_metric_learning else cfg.train_dataloader.batch_size
     else:
         cfg.train_dataloader.update(batch_size=BATCH, sampler=dict(type='FewSamples'))
-    if 'batch_sampler' in cfg.train_dataloader:
-        cfg.train_dataloader.batch_sampler.update(samples_per_group=2, num_batches=ITERATIONS)
-    cfg.train_cfg.max_epochs = 1
+    cfg.train_cfg.max_epochs = _num_generations(cfg)
     return cfg
+
+
+def _num_generations(cfg: Config) -> int:
+    """Of a config with :class:`mmkd_ext.GenerationHook`, each an epoch here; else 1."""
+    return max((hook.get('num_generations', 1) for hook in cfg.get('custom_hooks', [])), default=1)
+
+
+def _narrow_episodes(cfg: Config) -> None:
+    cfg.model.backbone.channels = (4, 4, 4, 4)
+    cfg.train_dataloader.batch_size = BATCH
+    cfg.train_dataloader.batch_sampler.update(num_ways=2, num_shots=1, num_queries=1, num_episodes=ITERATIONS)
+    cfg.val_evaluator.num_episodes = 2
 
 
 def _load(config: str) -> Config:
@@ -134,13 +154,17 @@ def test_trains(name):
     for checkpoint, config in find_stages(cfg).items():
         narrow = _make_stage(config, checkpoint)
         cfg = Config(replace_everywhere(cfg._cfg_dict.to_dict(), config, narrow), filename=cfg.filename)
+    for node in dicts_in(cfg.model):
+        if node.get('num_classes') == 'auto':
+            node['num_classes'] = 3  # tests/integration/test_num_classes.py has the estimate
     cfg.work_dir = f'work_dirs/{Path(name).stem}'
     runner = Runner.from_cfg(cfg)
     runner.train()
-    assert runner.iter == ITERATIONS
-    assert (Path(cfg.work_dir) / 'epoch_1.pth').is_file()
+    num_generations = _num_generations(cfg)
+    assert runner.iter == ITERATIONS * num_generations
+    assert (Path(cfg.work_dir) / f'epoch_{num_generations}.pth').is_file()
     logged = {key.removeprefix('train/'): log.data[0] for key, log in runner.message_hub.log_scalars.items()}
-    assert len(logged['loss']) == ITERATIONS
+    assert len(logged['loss']) == ITERATIONS * num_generations
     assert np.isfinite(logged['loss']).all()
     for term in {term for hook in cfg.get('custom_hooks', []) for term in hook.get('terms', ())}:
         assert np.isfinite(logged[f'loss_{term}']).all()

@@ -1,0 +1,23 @@
+"""DarkRank (AAAI 2018, https://arxiv.org/abs/1707.01220) beside triplets: Cars196, ResNet-18 learns from ResNet-50.
+
+    python tools/train.py configs/metric_learning/metric_learning-darkrank_resnet18_80e_cars.py --with-teacher
+
+Cost: one GPU; not measured.
+Result: not run here; the RKD paper has Recall@1 77.0, from memory.
+"""
+
+_base_ = [
+    '../_base_/models/embedding_resnet18.py',
+    '../_base_/datasets/retrieval_cars.py',
+    '../_base_/schedules/relation_80e.py',
+    '../_base_/default_runtime.py']
+
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(
+        type='mmkd_ext.DistillHook',
+        teacher=dict(
+            config='{{ fileDirname }}/metric_learning_resnet50_40e_cars.py',
+            checkpoint='work_dirs/metric_learning_resnet50_40e_cars/epoch_40.pth'),
+        terms=dict(
+            darkrank=dict(tap='head.normalized', loss=dict(type='mmkd_ext.HardDarkRankLoss', loss_weight=1.0))))]

@@ -1,0 +1,23 @@
+"""DarkRank (AAAI 2018, https://arxiv.org/abs/1707.01220) beside triplets: CUB-200-2011, ResNet-18 learns from ResNet-50.
+
+    python tools/train.py configs/metric_learning/metric_learning-darkrank_resnet18_80e_cub.py --with-teacher
+
+Cost: one GPU; not measured.
+Result: not run here; the RKD paper has Recall@1 57.2, from memory.
+"""
+
+_base_ = [
+    '../_base_/models/embedding_resnet18.py',
+    '../_base_/datasets/retrieval_cub.py',
+    '../_base_/schedules/relation_80e.py',
+    '../_base_/default_runtime.py']
+
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(
+        type='mmkd_ext.DistillHook',
+        teacher=dict(
+            config='{{ fileDirname }}/metric_learning_resnet50_40e_cub.py',
+            checkpoint='work_dirs/metric_learning_resnet50_40e_cub/epoch_40.pth'),
+        terms=dict(
+            darkrank=dict(tap='head.normalized', loss=dict(type='mmkd_ext.HardDarkRankLoss', loss_weight=1.0))))]
