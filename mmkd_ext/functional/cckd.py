@@ -3,11 +3,14 @@
 Shape suffixes: N samples, R rows of the relation, D dims (all dimensions of a sample, flattened).
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from mmkd_ext.functional.checks import check_choice, check_pair, check_positive, full_precision
-from mmkd_ext.functional.rows import inner_products, squared_distances, unit_rows
+from mmkd_ext.functional.closed_form import loss_of_gram
+from mmkd_ext.functional.rows import gram_rows, squared_distances, unit_rows
 
 __all__ = ['check_correlation_settings', 'correlation_congruence']
 
@@ -74,12 +77,17 @@ def correlation_congruence(
     check_pair(who, student, teacher)
     if len(student) < 2:
         return student[:0].sum()
-    student_ND, teacher_ND = student.flatten(1), teacher.detach().flatten(1)
+    dtype = torch.promote_types(student.dtype, teacher.dtype)
+    student_ND, teacher_ND = student.flatten(1).to(dtype), teacher.detach().flatten(1).to(dtype)
     if normalize:
         student_ND, teacher_ND = unit_rows(student_ND), unit_rows(teacher_ND)
-    width = _median_gamma(teacher_ND) if gamma == 'median' else gamma
-    student_RN, teacher_RN = (_kernel(x_ND, kernel, width, order, rows) for x_ND in (student_ND, teacher_ND))
-    return (student_RN - teacher_RN).square().sum() / len(student) ** 2
+    if kernel == 'mmd':
+        gap_RN = _mean_differences(student_ND, rows) - _mean_differences(teacher_ND, rows)
+        return gap_RN.square().sum() / len(student) ** 2
+    with torch.no_grad():
+        width = _median_gamma(teacher_ND) if gamma == 'median' else gamma
+        relations = [_relation(x_ND, kernel, width, order, rows) for x_ND in (student_ND, teacher_ND)]
+    return _loss(who, student_ND, *relations, rows)
 
 
 def check_correlation_settings(who: str, kernel: str, gamma: float | str, order: int | None) -> None:
@@ -107,26 +115,75 @@ def check_correlation_settings(who: str, kernel: str, gamma: float | str, order:
         )
 
 
-def _kernel(x_ND: Tensor, kernel: str, gamma: float | Tensor, order: int | None, rows: slice | None) -> Tensor:
+class _Relation(NamedTuple):
+    """A kernel between samples and how it changes.
+
+    Attributes:
+        x_ND: Features as they were multiplied.
+        kernel_RN: Its values.
+        slope_RN: Their derivative in the inner products; a number where it is the same for all.
+        gamma: Their derivative in either squared length is minus this times themselves; None where it is 0.
+    """
+
+    x_ND: Tensor
+    kernel_RN: Tensor
+    slope_RN: Tensor | float
+    gamma: float | Tensor | None
+
+
+def _relation(x_ND: Tensor, kernel: str, gamma: float | Tensor, order: int | None, rows: slice | None) -> _Relation:
+    if kernel == 'gaussian' and order is None:
+        # Distances do not see a shift; without it the products would drown differences.
+        x_ND = x_ND - x_ND.mean(dim=0)
+    rows = rows or slice(0, len(x_ND))
+    product_RN, length_N = gram_rows(x_ND, rows)
     if kernel == 'bilinear':
-        return inner_products(x_ND, rows)[0]
-    if kernel == 'mmd':
-        mean_N = (x_ND - x_ND.detach().mean(dim=0)).mean(dim=1)
-        return (mean_N[rows or slice(None), None] - mean_N).abs()
+        return _Relation(x_ND, product_RN, 1.0, None)
+    faded_N = gamma * length_N
+    faded_R1 = faded_N[rows, None]
+    product_RN.mul_(2 * gamma)
     if order is None:
-        return (-gamma * squared_distances(x_ND, rows)).exp()
-    return _gaussian_polynomial(x_ND, gamma, order, rows)
+        kernel_RN = product_RN.sub_(faded_R1).sub_(faded_N).clamp_(max=0).exp_()
+        return _Relation(x_ND, kernel_RN, 2 * gamma * kernel_RN, gamma)
+    kernel_RN, below_RN = _series((faded_R1 + faded_N).neg_().exp_(), product_RN, order)
+    return _Relation(x_ND, kernel_RN, below_RN.mul_(2 * gamma), gamma)
 
 
-def _gaussian_polynomial(x_ND: Tensor, gamma: float | Tensor, order: int, rows: slice | None) -> Tensor:
-    product_RN, square_R1, square_N = inner_products(x_ND, rows)
+def _series(term_RN: Tensor, product_RN: Tensor, order: int) -> tuple[Tensor, Tensor]:
+    """The exponential series times its first term, and the same one order lower."""
     # Every term is at most 1 in size, so summing terms cannot overflow, as Horner's scheme would for long features.
-    term_RN = (-gamma * (square_R1 + square_N)).exp()
-    total_RN = term_RN
+    total_RN = below_RN = term_RN.clone()
     for power in range(1, order + 1):
-        term_RN = term_RN * (2 * gamma / power * product_RN)
-        total_RN = total_RN + term_RN
-    return total_RN
+        below_RN = total_RN
+        term_RN.mul_(product_RN).div_(power)
+        total_RN = below_RN + term_RN
+    return total_RN, below_RN
+
+
+def _loss(who: str, student_ND: Tensor, student: _Relation, teacher: _Relation, rows: slice | None) -> Tensor:
+    num_samples = len(student_ND)
+    with torch.no_grad():
+        gap_RN = teacher.kernel_RN.neg_().add_(student.kernel_RN)
+        # Row by row: one sum over a million squares would lose digits.
+        loss = torch.linalg.vector_norm(gap_RN, dim=1).square().sum() / num_samples**2
+        if not student_ND.requires_grad:
+            return loss
+        gap_RN.mul_(2 / num_samples**2)
+        slope_RN = student.slope_RN * gap_RN
+        length_slope_N = None
+        if student.gamma is not None:
+            fall_RN = gap_RN.mul_(student.kernel_RN)
+            length_slope_N = fall_RN.sum(dim=0)
+            length_slope_N[rows or slice(None)] += fall_RN.sum(dim=1)
+            length_slope_N *= -student.gamma
+    return loss_of_gram(
+        who, student_ND, student.x_ND, loss, slope_RN, length_slope_N=length_slope_N, rows=rows, symmetric=True
+    )
+
+
+def _mean_differences(x_ND: Tensor, rows: slice | None) -> Tensor:
+    mean_N = (x_ND - x_ND.detach().mean(dim=0)).mean(dim=1)
+    return (mean_N[rows or slice(None), None] - mean_N).abs()
 
 
 def _median_gamma(teacher_ND: Tensor) -> Tensor:

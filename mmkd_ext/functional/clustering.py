@@ -1,8 +1,8 @@
 """How well clusters agree with true classes: accuracy after matching, NMI, ARI.
 
-All three are read off one table: ``table_PT[p, t]`` counts the samples of predicted cluster p and true class t, up to
-the largest label of either. Labels are integers >= 0, as numpy arrays, torch tensors or sequences; the K known classes
-come first. Shape suffixes: n samples, P clusters, T true classes.
+All three are read off one table, the :class:`Contingency` of clusters and classes; who wants several of them counts
+once. Labels are integers >= 0, as numpy arrays, torch tensors or sequences; the K known classes come first. Shape
+suffixes: n samples, P clusters, T true classes.
 """
 
 import numpy as np
@@ -12,9 +12,83 @@ from scipy.optimize import linear_sum_assignment
 
 from mmkd_ext.functional.checks import check_choice
 
-__all__ = ['adjusted_rand_index', 'cluster_accuracy', 'normalized_mutual_info']
+__all__ = ['Contingency', 'adjusted_rand_index', 'cluster_accuracy', 'normalized_mutual_info']
 
 Labels = torch.Tensor | ArrayLike
+
+
+class Contingency:
+    """How many samples of each true class are in each predicted cluster: counted once, read by every score.
+
+    Args:
+        y_true: True classes, shape (n,).
+        y_pred: Predicted clusters, shape (n,).
+        who: Function or class that speaks in the error.
+
+    Attributes:
+        table_PT: Samples of predicted cluster p and true class t, int64, square: up to the largest label of either.
+
+    Raises:
+        TypeError: If labels are not integers.
+        ValueError: If shapes differ, there are no samples, or a label is negative.
+    """
+
+    def __init__(self, y_true: Labels, y_pred: Labels, *, who: str = 'Contingency') -> None:
+        true_n, pred_n = (_as_labels(who, name, y) for name, y in (('y_true', y_true), ('y_pred', y_pred)))
+        if true_n.shape != pred_n.shape:
+            raise ValueError(
+                f'{who}: expected y_true and y_pred of one length but got {len(true_n)} and {len(pred_n)}; '
+                f'gather both from the same samples'
+            )
+        size = max(true_n.max(), pred_n.max()) + 1
+        cell_n = pred_n * size
+        cell_n += true_n
+        self.table_PT = np.bincount(cell_n, minlength=size * size).reshape(size, size)
+
+    def accuracy(self, *, num_known: int | None = None, protocol: str = 'v2') -> dict[str, float]:
+        """Accuracy after the best one-to-one matching; see :func:`cluster_accuracy`."""
+        who = 'cluster_accuracy'
+        check_choice(who, ('v1', 'v2', 'v3'), protocol=protocol)
+        num_known = num_known or 0
+        if num_known < 0:
+            raise ValueError(f'{who}: expected num_known >= 0 but got {num_known}; count the known classes')
+        table_PT = self.table_PT
+        unmatched_K = table_PT.diagonal()[:num_known]
+        if protocol == 'v1':
+            hits_T = np.concatenate([unmatched_K, _hits_after_matching(table_PT[:, num_known:])])
+            hits_all = _hits_after_matching(table_PT).sum()
+        elif protocol == 'v2':
+            hits_T = _hits_after_matching(table_PT)
+            hits_all = hits_T.sum()
+        else:
+            hits_T = np.concatenate([unmatched_K, _hits_after_matching(table_PT[num_known:, num_known:])])
+            hits_all = hits_T.sum()
+        size_T = table_PT.sum(axis=0)
+        return {
+            'all': _ratio(hits_all, size_T.sum()),
+            'known': _ratio(hits_T[:num_known].sum(), size_T[:num_known].sum()),
+            'novel': _ratio(hits_T[num_known:].sum(), size_T[num_known:].sum()),
+        }
+
+    def normalized_mutual_info(self) -> float:
+        """Mutual information over the mean entropy; see :func:`normalized_mutual_info`."""
+        joint_PT = self.table_PT / self.table_PT.sum()
+        entropy_joint = _entropy(joint_PT)
+        entropy_sum = _entropy(joint_PT.sum(axis=0)) + _entropy(joint_PT.sum(axis=1))
+        if entropy_sum == 0:
+            return 1.0
+        return float(np.clip(2 * (entropy_sum - entropy_joint) / entropy_sum, 0.0, 1.0))
+
+    def adjusted_rand_index(self) -> float:
+        """Agreement on pairs of samples, corrected for chance; see :func:`adjusted_rand_index`."""
+        table_PT = self.table_PT
+        together = _num_pairs(table_PT)
+        together_true, together_pred = _num_pairs(table_PT.sum(axis=0)), _num_pairs(table_PT.sum(axis=1))
+        pairs = _num_pairs(table_PT.sum())
+        # Multiplied by the number of pairs, all is exact in Python's integers, which products of pairs need.
+        above_chance = 2 * (together * pairs - together_true * together_pred)
+        at_most = (together_true + together_pred) * pairs - 2 * together_true * together_pred
+        return above_chance / at_most if at_most else 1.0
 
 
 def cluster_accuracy(
@@ -52,30 +126,7 @@ def cluster_accuracy(
         ValueError: If shapes differ, there are no samples, a label or ``num_known`` is negative, or ``protocol`` is
             unknown.
     """
-    who = 'cluster_accuracy'
-    check_choice(who, ('v1', 'v2', 'v3'), protocol=protocol)
-    num_known = num_known or 0
-    if num_known < 0:
-        raise ValueError(f'{who}: expected num_known >= 0 but got {num_known}; count the known classes')
-    table_PT = _contingency(who, y_true, y_pred)
-
-    unmatched_K = table_PT.diagonal()[:num_known]
-    if protocol == 'v1':
-        hits_T = np.concatenate([unmatched_K, _hits_after_matching(table_PT[:, num_known:])])
-        hits_all = _hits_after_matching(table_PT).sum()
-    elif protocol == 'v2':
-        hits_T = _hits_after_matching(table_PT)
-        hits_all = hits_T.sum()
-    else:
-        hits_T = np.concatenate([unmatched_K, _hits_after_matching(table_PT[num_known:, num_known:])])
-        hits_all = hits_T.sum()
-
-    size_T = table_PT.sum(axis=0)
-    return {
-        'all': _ratio(hits_all, size_T.sum()),
-        'known': _ratio(hits_T[:num_known].sum(), size_T[:num_known].sum()),
-        'novel': _ratio(hits_T[num_known:].sum(), size_T[num_known:].sum()),
-    }
+    return Contingency(y_true, y_pred, who='cluster_accuracy').accuracy(num_known=num_known, protocol=protocol)
 
 
 def normalized_mutual_info(y_true: Labels, y_pred: Labels) -> float:
@@ -94,13 +145,7 @@ def normalized_mutual_info(y_true: Labels, y_pred: Labels) -> float:
         TypeError: If labels are not integers.
         ValueError: If shapes differ, there are no samples, or a label is negative.
     """
-    joint_PT = _contingency('normalized_mutual_info', y_true, y_pred).astype(np.float64)
-    joint_PT /= joint_PT.sum()
-    entropy_joint = _entropy(joint_PT)
-    entropy_sum = _entropy(joint_PT.sum(axis=0)) + _entropy(joint_PT.sum(axis=1))
-    if entropy_sum == 0:
-        return 1.0
-    return float(np.clip(2 * (entropy_sum - entropy_joint) / entropy_sum, 0.0, 1.0))
+    return Contingency(y_true, y_pred, who='normalized_mutual_info').normalized_mutual_info()
 
 
 def adjusted_rand_index(y_true: Labels, y_pred: Labels) -> float:
@@ -122,25 +167,7 @@ def adjusted_rand_index(y_true: Labels, y_pred: Labels) -> float:
         TypeError: If labels are not integers.
         ValueError: If shapes differ, there are no samples, or a label is negative.
     """
-    table_PT = _contingency('adjusted_rand_index', y_true, y_pred)
-    together = _num_pairs(table_PT)
-    together_true, together_pred = _num_pairs(table_PT.sum(axis=0)), _num_pairs(table_PT.sum(axis=1))
-    pairs = _num_pairs(table_PT.sum())
-    # Multiplied by the number of pairs, all is exact in Python's integers, which products of pairs need.
-    above_chance = 2 * (together * pairs - together_true * together_pred)
-    at_most = (together_true + together_pred) * pairs - 2 * together_true * together_pred
-    return above_chance / at_most if at_most else 1.0
-
-
-def _contingency(who: str, y_true: Labels, y_pred: Labels) -> np.ndarray:
-    true_n, pred_n = (_as_labels(who, name, y) for name, y in (('y_true', y_true), ('y_pred', y_pred)))
-    if true_n.shape != pred_n.shape:
-        raise ValueError(
-            f'{who}: expected y_true and y_pred of one length but got {len(true_n)} and {len(pred_n)}; '
-            f'gather both from the same samples'
-        )
-    size = max(true_n.max(), pred_n.max()) + 1
-    return np.bincount(pred_n * size + true_n, minlength=size * size).reshape(size, size)
+    return Contingency(y_true, y_pred, who='adjusted_rand_index').adjusted_rand_index()
 
 
 def _as_labels(who: str, name: str, y: Labels) -> np.ndarray:
@@ -153,7 +180,7 @@ def _as_labels(who: str, name: str, y: Labels) -> np.ndarray:
         raise ValueError(
             f'{who}: expected {name} >= 0 but got {labels_n.min()}; -1 is a hidden label, evaluate on true ones'
         )
-    return labels_n.astype(np.int64)
+    return labels_n.astype(np.int64, copy=False)
 
 
 def _hits_after_matching(table_PT: np.ndarray) -> np.ndarray:

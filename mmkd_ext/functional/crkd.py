@@ -4,7 +4,11 @@ Shape suffixes: V views, H heads, U unlabelled rows, C = K + N classes, the K kn
 (H = 1) teaches all heads of the student.
 """
 
+from typing import Any
+
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mmkd_ext.functional.checks import check_choice, check_dims, check_positive, full_precision
 from mmkd_ext.functional.gather import joint_count, log_share, sum_with_grad
@@ -66,6 +70,7 @@ def class_relation_kd(
     Raises:
         TypeError: If a temperature is not a number.
         ValueError: If a shape does not fit or a setting is unknown or out of range.
+        RuntimeError: In backward with ``create_graph=True``: there is no second derivative.
     """
     check_class_relation_settings(
         'class_relation_kd', temperature, kd_temperature, divergence, weight, weight_temperature, weight_mean
@@ -73,15 +78,16 @@ def class_relation_kd(
     _check_shapes(student, teacher)
     num_views, num_heads, num_own, _ = student.shape
     num_rows = joint_count(num_own, student) if gather else max(num_own, 1)
-    num_known = teacher.shape[-1]
 
     softness = temperature * kd_temperature
     log_p_VHUK = (teacher.detach() / softness).log_softmax(dim=-1)
-    log_q_VHUK = (student[..., :num_known] / softness).log_softmax(dim=-1)
-    log_ratio_VHUK = log_p_VHUK - log_q_VHUK if divergence == 'kl' else -log_q_VHUK
-    loss_VHU = (log_p_VHUK.exp() * log_ratio_VHUK).sum(dim=-1)
+    p_VHUK = log_p_VHUK.exp()
+    loss_VHU, log_eta_VHU = _Relation.apply(student, p_VHUK, softness)
+    if divergence == 'kl':
+        loss_VHU = loss_VHU + (p_VHUK * log_p_VHUK).sum(dim=-1)
     if weight == 'normalized':
-        log_eta_VHU = _log_known_mass(student / (weight_temperature or softness), num_known)
+        if weight_temperature not in (None, softness):
+            _, log_eta_VHU = _Relation.apply(student, p_VHUK, weight_temperature)
         num_averaged = num_rows if weight_mean == 'per_view_head' else num_views * num_heads * num_rows
         weight_VHU = _shares(log_eta_VHU, weight_mean, gather) * num_averaged
         loss_VHU = loss_VHU * (weight_VHU.detach() if detach_weight else weight_VHU)
@@ -122,8 +128,55 @@ def check_class_relation_settings(
     check_choice(who, ('joint', 'per_view_head'), weight_mean=weight_mean)
 
 
-def _log_known_mass(scaled_logits_VHUC: Tensor, num_known: int) -> Tensor:
-    return scaled_logits_VHUC.log_softmax(dim=-1)[..., :num_known].logsumexp(dim=-1)
+class _Relation(torch.autograd.Function):
+    r"""Cross-entropy over known classes and log(eta), from one exponential per logit, with the gradient in closed form.
+
+    With :math:`z` the logits at their temperature and :math:`\Lambda_K, \Lambda_N` the log-sum-exp of known and novel
+    ones, the cross-entropy is :math:`\Lambda_K - \langle p, z_K \rangle` and
+    :math:`\eta = \mathrm{sigmoid}(\Lambda_K - \Lambda_N)`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, student_VHUC: Tensor, p_VHUK: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        num_known = p_VHUK.shape[-1]
+        z_VHUC = student_VHUC / temperature
+        known_VHUK, novel_VHUN = z_VHUC[..., :num_known], z_VHUC[..., num_known:]
+        top_known_VHU, top_novel_VHU = _subtract_largest_(known_VHUK), _subtract_largest_(novel_VHUN)
+        agreement_VHU = (p_VHUK * known_VHUK).sum(dim=-1)
+        z_VHUC.exp_()
+        sum_known_VHU, sum_novel_VHU = known_VHUK.sum(dim=-1), novel_VHUN.sum(dim=-1)
+        log_known_VHU = sum_known_VHU.log()
+        gap_VHU = (top_known_VHU + log_known_VHU) - (top_novel_VHU + sum_novel_VHU.log())
+        ctx.temperature = temperature
+        ctx.save_for_backward(z_VHUC, p_VHUK, sum_known_VHU, sum_novel_VHU, gap_VHU)
+        return log_known_VHU - agreement_VHU, functional.logsigmoid(gap_VHU)
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss_VHU: Tensor, grad_log_eta_VHU: Tensor) -> tuple[Tensor, None, None]:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            raise RuntimeError(
+                'class_relation_kd: expected a first-order backward but got create_graph=True; the gradient is a '
+                'closed form without a graph of its own, so leave this loss out of what is differentiated twice'
+            )
+        exp_VHUC, p_VHUK, sum_known_VHU, sum_novel_VHU, gap_VHU = ctx.saved_tensors
+        num_known = p_VHUK.shape[-1]
+        pull_VHU = grad_log_eta_VHU * torch.sigmoid(-gap_VHU) / ctx.temperature
+        grad_loss_VHU = grad_loss_VHU / ctx.temperature
+        gradient_VHUC = exp_VHUC.clone()
+        known_VHUK, novel_VHUN = gradient_VHUC[..., :num_known], gradient_VHUC[..., num_known:]
+        known_VHUK *= ((grad_loss_VHU + pull_VHU) / sum_known_VHU)[..., None]
+        known_VHUK.addcmul_(p_VHUK, grad_loss_VHU[..., None], value=-1)
+        novel_VHUN *= (-pull_VHU / sum_novel_VHU.clamp(min=1))[..., None]
+        return gradient_VHUC, None, None
+
+
+def _subtract_largest_(z_X: Tensor) -> Tensor:
+    """Shift the last dimension, in place, so that its largest is 0, and return by how much."""
+    if z_X.shape[-1] == 0:
+        return z_X.new_zeros(z_X.shape[:-1])
+    largest_X1 = z_X.amax(dim=-1, keepdim=True)
+    z_X -= largest_X1
+    return largest_X1.squeeze(-1)
 
 
 def _shares(log_eta_VHU: Tensor, weight_mean: str, gather: bool) -> Tensor:

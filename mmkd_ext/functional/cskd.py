@@ -3,6 +3,8 @@
 Shape suffixes: N samples, D dims (all dimensions of a sample, flattened), K categories in the batch.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -68,10 +70,14 @@ def intra_category(
     if len(student) < 2:
         return student[:0].sum()
     student_ND, teacher_ND = (x.flatten(1) for x in match_channels(student, teacher.detach()))
-    same_NN = _same_category(labels)
-    gap_ND = _deviations(teacher_ND, same_NN, teacher_correct) - _deviations(
-        student_ND, same_NN, student_correct, detach_centre
-    )
+    categories = _categories(labels)
+    if student_correct is None and teacher_correct is None:
+        # Deviations from means are linear: one centre, that of the differences, and no gradient passes through it.
+        gap_ND = _deviations(_shifted(teacher_ND) - _shifted(student_ND), categories, detach_centre=True)
+    else:
+        gap_ND = _deviations(teacher_ND, categories, teacher_correct) - _deviations(
+            student_ND, categories, student_correct, detach_centre
+        )
     num_dims = gap_ND.shape[1]
     divisor = {'sample': 1, 'element': num_dims, 'official': num_dims**2}[reduction]
     return gap_ND.square().sum() / (divisor * (labels >= 0).sum().clamp(min=1))
@@ -90,8 +96,8 @@ def inter_category(student: Tensor, teacher: Tensor, labels: Tensor, *, reductio
     From "Improving Knowledge Distillation via Category Structure", Chen et al., ECCV 2020. The official code divides by
     :math:`K^3` and returns NaN for a centre at zero.
 
-    The sum runs over pairs of samples, each weighted by one over the sizes of its two categories: so nothing depends on
-    how many categories there are, which on a GPU the host would have to wait for.
+    How many categories there are, the host would have to wait for on a GPU. There the sum runs over pairs of samples,
+    each weighted by one over the sizes of its two categories.
 
     Args:
         student: Features or logits, shape (N, ...).
@@ -111,12 +117,11 @@ def inter_category(student: Tensor, teacher: Tensor, labels: Tensor, *, reductio
     _check_labels(who, labels, len(student))
     if len(student) < 2:
         return student[:0].sum()
-    same_NN = _same_category(labels)
-    student_NN, teacher_NN = (_cosines(_centres(x.flatten(1), same_NN)) for x in (student, teacher.detach()))
-    # One over the size of the sample's category, so that every category weighs 1; 0 without a label.
-    weight_N = same_NN.diagonal() / same_NN.sum(dim=1).clamp(min=1).to(student.dtype)
-    num_categories = weight_N.sum().clamp(min=1)
-    total = weight_N @ (student_NN - teacher_NN).square() @ weight_N
+    member_KN, _, weight_K = _categories(labels)
+    student_KK, teacher_KK = (_cosines(_means(x.flatten(1), member_KN)) for x in (student, teacher.detach()))
+    weight_K = weight_K.to(student.dtype)
+    num_categories = weight_K.sum().clamp(min=1)
+    total = weight_K @ (student_KK - teacher_KK).square() @ weight_K
     return total / num_categories ** (3 if reduction == 'official' else 2)
 
 
@@ -143,7 +148,7 @@ def centre_regulariser(student: Tensor, labels: Tensor) -> Tensor:
     who = 'centre_regulariser'
     check_pair(who, student, student)
     _check_labels(who, labels, len(student))
-    deviation_ND = _deviations(student.flatten(1), _same_category(labels))
+    deviation_ND = _deviations(student.flatten(1), _categories(labels), detach_centre=True)
     return deviation_ND.square().sum() / ((labels >= 0).sum().clamp(min=1) * deviation_ND.shape[1])
 
 
@@ -155,22 +160,49 @@ def _check_labels(who: str, labels: Tensor, num_samples: int) -> None:
         )
 
 
-def _same_category(labels_N: Tensor) -> Tensor:
-    return (labels_N[:, None] == labels_N) & (labels_N >= 0)
+class _Categories(NamedTuple):
+    """Who belongs to which category; where their number is unknown, each sample has a row of its own.
+
+    Attributes:
+        member_KN: Which samples are in it; none of those without a label.
+        index_N: Row of each sample.
+        weight_K: One over the rows of the same category; 0 of samples without a label.
+    """
+
+    member_KN: Tensor
+    index_N: Tensor
+    weight_K: Tensor
 
 
-def _deviations(x_ND: Tensor, same_NN: Tensor, counts_N: Tensor | None = None, detach_centre: bool = False) -> Tensor:
-    """Samples minus their category's centre; the batch's common offset goes first, it would drown the differences."""
-    x_ND = x_ND - x_ND.detach().mean(dim=0)
-    centre_ND = _centres(x_ND, same_NN if counts_N is None else same_NN & counts_N)
-    return x_ND - (centre_ND.detach() if detach_centre else centre_ND)
+def _categories(labels_N: Tensor) -> _Categories:
+    if labels_N.device.type == 'cpu' and not torch.compiler.is_compiling():
+        label_K, index_N = labels_N.unique(return_inverse=True)
+    else:
+        label_K, index_N = labels_N, torch.arange(len(labels_N), device=labels_N.device)
+    member_KN = (label_K[:, None] == labels_N) & (labels_N >= 0)
+    num_rows_K = (label_K[:, None] == label_K).sum(dim=1)
+    return _Categories(member_KN, index_N, (label_K >= 0) / num_rows_K)
 
 
-def _centres(x_ND: Tensor, member_NN: Tensor) -> Tensor:
-    """For every sample the mean of the samples marked in its row; itself where none is."""
-    count_N1 = member_NN.sum(dim=1, keepdim=True)
-    mean_ND = (member_NN.to(x_ND.dtype) @ x_ND) / count_N1.clamp(min=1)
-    return torch.where(count_N1 > 0, mean_ND, x_ND)
+def _deviations(
+    x_ND: Tensor, categories: _Categories, counts_N: Tensor | None = None, detach_centre: bool = False
+) -> Tensor:
+    """Samples minus the mean of those of their category that count; 0 where none does."""
+    x_ND = _shifted(x_ND)
+    member_KN = categories.member_KN if counts_N is None else categories.member_KN & counts_N
+    mean_KD = _means(x_ND.detach() if detach_centre else x_ND, member_KN)
+    has_centre_N1 = member_KN.any(dim=1)[categories.index_N, None]
+    return torch.where(has_centre_N1, x_ND - mean_KD[categories.index_N], 0.0)
+
+
+def _shifted(x_ND: Tensor) -> Tensor:
+    """Without the batch's common offset, which would drown the differences."""
+    return x_ND - x_ND.detach().mean(dim=0)
+
+
+def _means(x_ND: Tensor, member_KN: Tensor) -> Tensor:
+    """Mean of the samples that are marked in each row; 0 where none is."""
+    return (member_KN.to(x_ND.dtype) @ x_ND) / member_KN.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def _cosines(x_ND: Tensor) -> Tensor:

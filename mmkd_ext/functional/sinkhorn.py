@@ -1,15 +1,18 @@
 """Sinkhorn-Knopp: pseudo-labels that use all prototypes equally.
 
-Shape suffixes: B samples, K prototypes; any leading dimensions (views, heads) are independent problems.
+Shape suffixes: B samples, K prototypes; P independent problems, all leading dimensions (views, heads) taken together.
 """
 
 import torch
 from torch import Tensor
 
 from mmkd_ext.functional.checks import check_positive, full_precision
-from mmkd_ext.functional.gather import joint_count, log_share
+from mmkd_ext.functional.gather import joint_count, log_share, num_processes
 
 __all__ = ['sinkhorn_knopp']
+
+# Exponents span at most this much where scalings are multiplied: e^-60 times e^-60 is far from float32's last number.
+_LARGEST_SPAN = 60.0
 
 
 @full_precision
@@ -22,9 +25,14 @@ def sinkhorn_knopp(logits: Tensor, *, epsilon: float = 0.05, num_iters: int = 3,
     each row sums to one exactly, and the prototypes are balanced only as far as ``num_iters`` iterations go: after the
     usual three, by a few dozen percent.
 
-    Equal to the official code wherever that is finite. The work is done on logarithms, so that nothing overflows; the
-    first iteration runs in float64, because ``logits / epsilon`` rounded to float32 has already lost the differences
-    that decide once logits exceed a few units.
+    Equal to the official code wherever that is finite. All leading dimensions are solved together. Two ways lead to the
+    same numbers:
+
+    * Logits within a span of :math:`60\,\epsilon`, as all cosines are at 0.05: the exponential is taken once, and each
+      scaling is a product of that matrix with a vector.
+    * Others, and any logits on a GPU, where to look at their span would make the host wait, or of several processes:
+      on logarithms, so that nothing overflows. The first iteration runs in float64, because ``logits / epsilon``
+      rounded to float32 has already lost the differences that decide once logits exceed a few units.
 
     With ``gather`` the samples are those of all processes, in any number on each. Samples stay where they are: what
     travels is, once per iteration, the logarithm of what each prototype has received on a process, (..., K) numbers.
@@ -53,6 +61,33 @@ def sinkhorn_knopp(logits: Tensor, *, epsilon: float = 0.05, num_iters: int = 3,
     if logits.ndim < 2:
         raise ValueError(f'{who}: expected logits of shape (..., B, K) but got {tuple(logits.shape)}; keep both')
 
+    is_alone = not gather or num_processes() == 1
+    if num_iters and is_alone and _fits_exponential(logits, epsilon):
+        return _multiply_scalings(logits, epsilon, num_iters)
+    return _add_logarithms(logits, epsilon, num_iters, gather)
+
+
+def _fits_exponential(logits: Tensor, epsilon: float) -> bool:
+    if logits.device.type != 'cpu' or logits.numel() == 0 or torch.compiler.is_compiling():
+        return False
+    lowest, highest = logits.aminmax()
+    return bool(highest - lowest < _LARGEST_SPAN * epsilon)
+
+
+def _multiply_scalings(logits: Tensor, epsilon: float, num_iters: int) -> Tensor:
+    # The largest goes first: what is left of a difference after a division by epsilon has fewer digits.
+    kernel_PBK = (logits - logits.amax()).mul_(1 / epsilon).exp_().reshape(-1, *logits.shape[-2:])
+    sample_P1B = torch.ones_like(kernel_PBK[:, None, :, 0])
+    for _ in range(num_iters):
+        prototype_P1K = torch.bmm(sample_P1B, kernel_PBK).reciprocal_()
+        # One common factor is free; fixed, it cannot grow from iteration to iteration.
+        prototype_P1K /= prototype_P1K.sum(dim=-1, keepdim=True)
+        # Row times transposed matrix: the same as matrix times column, and 2.5 times faster on a CPU.
+        sample_P1B = torch.bmm(prototype_P1K, kernel_PBK.mT).reciprocal_()
+    return kernel_PBK.mul_(prototype_P1K).mul_(sample_P1B.mT).view(logits.shape)
+
+
+def _add_logarithms(logits: Tensor, epsilon: float, num_iters: int, gather: bool) -> Tensor:
     # Apple's devices have no float64.
     first_dtype = torch.float32 if logits.device.type == 'mps' else torch.float64
     log_q_BK = logits.to(first_dtype) / epsilon

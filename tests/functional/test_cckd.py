@@ -260,6 +260,15 @@ def test_bad_settings(settings, error, message):
         correlation_congruence(*random_case(), **settings)
 
 
+def test_no_second_derivative():
+    student, teacher = random_case()
+    loss = correlation_congruence(student.requires_grad_(), teacher)
+    with pytest.raises(
+        RuntimeError, match=r'correlation_congruence: expected a first-order backward but got create_graph'
+    ):
+        torch.autograd.grad(loss, student, create_graph=True)
+
+
 def test_samples_that_do_not_pair_up():
     with pytest.raises(ValueError, match=r'correlation_congruence: expected student and teacher of shape \(N, ...\)'):
         correlation_congruence(torch.zeros(3, 2), torch.zeros(4, 2))

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from sklearn.metrics.cluster import contingency_matrix
 
-from mmkd_ext.functional import adjusted_rand_index, cluster_accuracy, normalized_mutual_info
+from mmkd_ext.functional import Contingency, adjusted_rand_index, cluster_accuracy, normalized_mutual_info
 
 F64 = {'rel': 1e-9, 'abs': 1e-12}
 CASES = [
@@ -104,6 +105,17 @@ def test_sklearn(ours, reference, seed):
 )  # fmt: skip
 def test_sklearn_degenerate(ours, reference, y_true, y_pred):
     assert ours(y_true, y_pred) == pytest.approx(reference(y_true, y_pred), abs=1e-12)
+
+
+def test_table_of_sklearn_serves_all_scores():
+    y_true, y_pred = np.random.default_rng(0).integers(0, 7, size=(2, 200))
+    counted = Contingency(y_true, y_pred)
+    assert (counted.table_PT == contingency_matrix(y_pred, y_true)).all()
+    for protocol in ('v1', 'v2', 'v3'):
+        expected = cluster_accuracy(y_true, y_pred, num_known=3, protocol=protocol)
+        assert counted.accuracy(num_known=3, protocol=protocol) == expected
+    assert counted.normalized_mutual_info() == pytest.approx(normalized_mutual_info_score(y_true, y_pred), rel=1e-12)
+    assert counted.adjusted_rand_index() == pytest.approx(adjusted_rand_score(y_true, y_pred), rel=1e-12)
 
 
 def test_adjusted_rand_index_of_millions_of_samples():

@@ -207,6 +207,22 @@ def test_no_gradient_into_teacher():
     assert teacher.grad is None
 
 
+def test_no_second_derivative():
+    student, teacher = random_case()
+    loss = class_relation_kd(student.requires_grad_(), teacher).sum()
+    with pytest.raises(RuntimeError, match=r'class_relation_kd: expected a first-order backward but got create_graph'):
+        torch.autograd.grad(loss, student, create_graph=True)
+
+
+def test_compiles_without_a_break():
+    student, teacher = random_case()
+    torch.compiler.reset()  # all functions share one wrapper, and with it the limit of recompilations
+    compiled = torch.compile(class_relation_kd, fullgraph=True, backend='eager')
+    losses = [function(student.requires_grad_(), teacher) for function in (compiled, class_relation_kd)]
+    torch.testing.assert_close(*losses, **F64)
+    torch.testing.assert_close(*(torch.autograd.grad(loss.sum(), student)[0] for loss in losses), **F64)
+
+
 def test_invariances():
     student, teacher = random_case(teacher_heads=3)
     result = class_relation_kd(student, teacher)

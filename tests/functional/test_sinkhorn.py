@@ -82,6 +82,21 @@ def test_right_for_extreme_logits(dtype, scale, offsets):
     torch.testing.assert_close(result.double(), scaled_potentials(logits), **tolerance)
 
 
+@pytest.mark.parametrize('num_iters', [1, 3, 300])
+@pytest.mark.parametrize('span', [59.0, 61.0], ids=['products', 'logarithms'])
+def test_both_ways_meet_at_the_border(span, num_iters):
+    """Few prototypes for many samples: a common factor of the scalings would grow without bound over 300 iterations."""
+    logits = torch.rand(40, 3)
+    logits = (logits - logits.min()) / (logits.max() - logits.min()) * span * 0.05 + 7
+    result = sinkhorn_knopp(logits, num_iters=num_iters)
+    torch.testing.assert_close(result.double(), scaled_potentials(logits, num_iters=num_iters), rtol=1e-4, atol=1e-5)
+
+
+def test_strides_do_not_matter():
+    logits = torch.rand(2, 5, 12, 4, dtype=torch.float64).transpose(1, 3)[..., 1:]
+    torch.testing.assert_close(sinkhorn_knopp(logits), sinkhorn_knopp(logits.contiguous()), **F64)
+
+
 def test_revives_what_underflowed():
     """99 samples of 100 prefer prototype 0 by far more than exp can hold; transport still fills prototype 1 in time."""
     logits = torch.tensor([[5.0, 0.0]] * 99 + [[0.0, 5.0]])

@@ -143,6 +143,27 @@ def test_maps_whose_similarities_leave_float32_are_finite():
     torch.testing.assert_close(loss, similarity_preserving(student, teacher), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize('scale', [1e-5, 1e5, 1e12])
+def test_gradient_of_features_in_another_unit(scale):
+    """Large and small features are divided by their largest before they are multiplied, others are not."""
+    student, teacher = (x.float() for x in random_case(num_samples=32))
+    gradients = []
+    for factor in (1.0, scale):
+        leaf = (factor * student).requires_grad_()
+        gradients.append(factor * torch.autograd.grad(similarity_preserving(leaf, teacher), leaf)[0])
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize('dtypes', [(torch.float32, torch.float64), (torch.float64, torch.float32)], ids=str)
+def test_the_more_precise_type_wins(dtypes):
+    student, teacher = (x.to(dtype) for x, dtype in zip(random_case(), dtypes, strict=True))
+    loss = similarity_preserving(student.requires_grad_(), teacher)
+    loss.backward()
+    assert loss.dtype == torch.float64
+    assert student.grad.dtype == dtypes[0]
+    torch.testing.assert_close(loss, similarity_preserving(student.double(), teacher.double()))
+
+
 @pytest.mark.parametrize('num_samples', [0, 1])
 def test_fewer_than_two_samples_are_a_differentiable_zero(num_samples):
     student = torch.randn(num_samples, 3, requires_grad=True)
@@ -157,6 +178,15 @@ def test_compiles_without_a_break():
     torch.compiler.reset()  # all functions share one wrapper, and with it the limit of recompilations
     compiled = torch.compile(similarity_preserving, fullgraph=True, backend='eager')
     torch.testing.assert_close(compiled(student, teacher), similarity_preserving(student, teacher))
+
+
+def test_no_second_derivative():
+    student, teacher = random_case()
+    loss = similarity_preserving(student.requires_grad_(), teacher)
+    with pytest.raises(
+        RuntimeError, match=r'similarity_preserving: expected a first-order backward but got create_graph'
+    ):
+        torch.autograd.grad(loss, student, create_graph=True)
 
 
 def test_samples_that_do_not_pair_up():
