@@ -12,20 +12,21 @@ from typing import Any
 from mmengine.config import Config
 
 
-def _dicts(node: Any) -> Iterator[dict]:
+def dicts_in(node: Any) -> Iterator[dict]:
+    """Yield ``node`` if it is a dict, and every dict inside, in dicts, lists and tuples of any depth."""
     if isinstance(node, dict):
         yield node
         node = list(node.values())
     if isinstance(node, (list, tuple)):
         for child in node:
-            yield from _dicts(child)
+            yield from dicts_in(child)
 
 
 def find_stages(cfg: Config) -> dict[str, str]:
     """Return ``{checkpoint: config}`` of every stage with a local checkpoint, in order of appearance."""
     return {
         node['checkpoint']: node['config']
-        for node in _dicts(cfg._cfg_dict.to_dict())
+        for node in dicts_in(cfg._cfg_dict.to_dict())
         if node.get('config') and node.get('checkpoint') and '://' not in node['checkpoint']
     }
 
