@@ -1,0 +1,86 @@
+"""miniImageNet: 100 classes of ImageNet for few-shot learning, in the split of Ravi and Larochelle.
+
+Source: Vinyals et al., Matching Networks for One Shot Learning, NeurIPS 2016, arXiv 1606.04080; split of Ravi and
+Larochelle, Optimization as a Model for Few-Shot Learning, ICLR 2017.
+"""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.dataset import BaseDataset
+
+from mmkd_ext.registry import DATASETS
+
+__all__ = ['MiniImageNet']
+
+NUM_CLASSES = {'train': 64, 'val': 16, 'test': 20}
+
+
+@DATASETS.register_module()
+class MiniImageNet(BaseDataset):
+    """Images of 100 classes, 600 of each in the original; the classes of the three splits are different.
+
+    A sample is ``dict(img_path=..., gt_label=int)``. Classes are WordNet ids, ``'n01855672'``, sorted.
+
+    Args:
+        data_root: Folder of ``train.csv``, ``val.csv`` and ``test.csv``, whose rows are ``filename,label``, and of the
+            folder ``images`` with all files.
+        split: ``'train'``, ``'val'`` or ``'test'``.
+        **kwargs: ``pipeline``, ``metainfo``, ``indices``, ``test_mode``, ``lazy_init`` of
+            :class:`mmengine.dataset.BaseDataset`.
+
+    Raises:
+        FileNotFoundError: If the split's file or an image is missing.
+        ValueError: For another split, or a file with other columns or another number of classes.
+    """
+
+    def __init__(self, data_root: str, split: str, **kwargs: Any) -> None:
+        if split not in NUM_CLASSES:
+            raise ValueError(
+                f'MiniImageNet: expected split in {tuple(NUM_CLASSES)} but got {split!r}; choose one of these'
+            )
+        self.split = split
+        super().__init__(ann_file=f'{split}.csv', data_root=data_root, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Return one ``dict(img_path, gt_label)`` per image, in the order of the file."""
+        rows = self._read_rows(Path(self.ann_file).expanduser())
+        folder = Path(self.data_root).expanduser() / 'images'
+        missing = [name for name, _ in rows if not (folder / name).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f'MiniImageNet: expected the images of {self.split}.csv in {folder.absolute()} but {len(missing)} of '
+                f'{len(rows)} are missing, {missing[0]} for one; put all images into this one folder'
+            )
+        classes = sorted({name for _, name in rows})
+        self._metainfo.setdefault('classes', tuple(classes))
+        label_of = {name: label for label, name in enumerate(classes)}
+        return [{'img_path': str(folder / file), 'gt_label': label_of[name]} for file, name in rows]
+
+    def get_gt_labels(self) -> np.ndarray:
+        """Return the labels of all samples, (N,) int64."""
+        self.full_init()
+        return np.array([self.get_data_info(index)['gt_label'] for index in range(len(self))], dtype=np.int64)
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Return the label of one sample in a list, as mmengine's class-balanced wrappers expect it."""
+        return [self.get_data_info(idx)['gt_label']]
+
+    def _read_rows(self, path: Path) -> list[tuple[str, str]]:
+        if not path.is_file():
+            found = sorted(item.name for item in path.parent.iterdir()) if path.parent.is_dir() else 'no such folder'
+            raise FileNotFoundError(
+                f'MiniImageNet: expected {path.name} in {path.parent.absolute()} but got {found}; put the split files '
+                'of Ravi and Larochelle there, beside the folder images, or set data_root'
+            )
+        with path.open(newline='') as file:
+            rows = [(row.get('filename'), row.get('label')) for row in csv.DictReader(file)]
+        num_classes = len({name for _, name in rows if name})
+        if num_classes != NUM_CLASSES[self.split]:
+            raise ValueError(
+                f'MiniImageNet: expected the columns filename and label with {NUM_CLASSES[self.split]} classes in '
+                f'{path} but got {num_classes} classes; use the split files of Ravi and Larochelle'
+            )
+        return rows
