@@ -1,5 +1,6 @@
 """Saves a checkpoint when the process is asked to end."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -127,12 +128,24 @@ class PreemptionHook(Hook):
 
 def _spare_workers(loader: DataLoader) -> None:
     """Let the workers of a loader outlive one signal: a cluster signals them too, and the iteration needs them."""
-    loader.worker_init_fn = partial(_ignore_once, loader.worker_init_fn)
+    if hasattr(signal, 'sigwaitinfo'):  # macOS has none
+        loader.worker_init_fn = partial(_outlive_one_signal, loader.worker_init_fn)
 
 
-def _ignore_once(worker_init_fn: Callable[[int], None] | None, worker: int) -> None:
-    for number in PreemptionHook.SIGNALS:
-        # Once only, since torch ends a worker that hangs by SIGTERM.
-        signal.signal(number, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+def _outlive_one_signal(worker_init_fn: Callable[[int], None] | None, worker: int) -> None:
+    # A thread and no handler, as only it learns who sent a signal.
+    signal.pthread_sigmask(signal.SIG_BLOCK, PreemptionHook.SIGNALS)
+    threading.Thread(target=_take_signals, daemon=True).start()
     if worker_init_fn is not None:
         worker_init_fn(worker)
+
+
+def _take_signals() -> None:
+    has_outlived = False
+    while True:
+        received = signal.sigwaitinfo(PreemptionHook.SIGNALS)
+        if received.si_pid == os.getppid():
+            os._exit(0)  # when the main process exits, it ends its workers by one SIGTERM and waits for them
+        if has_outlived:
+            os._exit(128 + received.si_signo)
+        has_outlived = True

@@ -130,22 +130,41 @@ class Slow(Dataset):
         return torch.tensor([index, os.getpid()])
 
 
+def signal_from_outside(process):
+    subprocess.run(['kill', '-TERM', str(process)], check=True)
+
+
 def test_a_worker_outlives_one_signal_and_not_two():
     loader = DataLoader(Slow(), batch_size=2, num_workers=1)
     _spare_workers(loader)
     batches = iter(loader)
     worker = int(next(batches)[0, 1])
-    os.kill(worker, signal.SIGTERM)
+    signal_from_outside(worker)
     assert next(batches)[:, 0].tolist() == [2, 3]
     loader = DataLoader(Slow(), batch_size=2, num_workers=1)
     _spare_workers(loader)
     batches = iter(loader)
     worker = int(next(batches)[0, 1])
-    os.kill(worker, signal.SIGTERM)
+    signal_from_outside(worker)
     time.sleep(0.05)
-    os.kill(worker, signal.SIGTERM)
+    signal_from_outside(worker)
     with pytest.raises(RuntimeError, match='worker'):
         next(batches)
+
+
+def test_workers_end_with_the_main_process():
+    script = (
+        'from torch.utils.data import DataLoader\n'
+        'from mmkd_ext.hooks.preemption_hook import _spare_workers\n'
+        'loader = DataLoader(range(4), num_workers=2, persistent_workers=True)\n'
+        '_spare_workers(loader)\n'
+        'batches = iter(loader)\n'
+        'batches.myself = batches\n'  # nothing but the end of the process shuts the workers down
+        'next(batches)\n'
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, '-c', script], cwd=root, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def test_interval_is_checked():
