@@ -11,6 +11,7 @@ from mmengine.config import Config, DictAction
 from mmengine.dist import barrier
 from mmengine.runner import Runner
 
+from num_classes import fill_num_classes
 from startup import prepare
 
 
@@ -33,6 +34,7 @@ def main() -> None:
     cfg = Config.fromfile(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
+    fill_num_classes(cfg, Path(args.checkpoint).parent)
     cfg.launcher = args.launcher
     cfg.load_from = args.checkpoint
     # Not the folder of the run: its report is that of its last validation.

@@ -15,6 +15,7 @@ from mmengine.config import Config, DictAction
 from mmengine.dist import barrier, is_main_process
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from num_classes import resolve_num_classes
 from stages import find_stages, is_trained, set_seed, short_path
 from startup import prepare
 
@@ -143,6 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.with_teacher and is_main_process():
         print(f'\n=== Now {short_path(args.config)} ===\n', flush=True)
     apply_resume(cfg, args.resume)
+    resolve_num_classes(cfg)
     run(cfg)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

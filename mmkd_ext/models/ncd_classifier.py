@@ -6,33 +6,25 @@ classes, C = K + N.
 
 import functools
 import inspect
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmkd_ext.functional import sinkhorn_knopp, swapped_prediction
-from mmkd_ext.functional.checks import check_positive
-from mmkd_ext.heads import NovelHead, Prototypes
-from mmkd_ext.models.discovery import batch_labels, discovery_targets, known_class_loss
+from mmkd_ext.functional.checks import check_choice, check_positive
+from mmkd_ext.heads import NovelHead
+from mmkd_ext.models.discovery import batch_labels, discovery_targets, known_class_loss, write_predictions
+from mmkd_ext.models.multi_view_model import ModuleConfig, MultiViewModel, Samples, build_module
 from mmkd_ext.registry import MODELS
 
 __all__ = ['NCDClassifier']
 
-ModuleConfig = nn.Module | dict[str, Any]
-Samples = Sequence[BaseDataElement]
-
-
-def _build(module: ModuleConfig | None) -> nn.Module | None:
-    return MODELS.build(module) if isinstance(module, dict) else module
-
 
 @MODELS.register_module()
-class NCDClassifier(BaseModel):
+class NCDClassifier(MultiViewModel):
     """Classifier of known classes that discovers novel ones in unlabelled images: UNO, and the student of Cr-KD.
 
     One class serves both stages, so a checkpoint of the first loads into the second as it is. Without ``novel_head``
@@ -57,6 +49,7 @@ class NCDClassifier(BaseModel):
         init_cfg: Initialisation, as in mmengine.
         gather: Whether several processes compute what one would with all their rows: assignments over the unlabelled
             rows of all processes, means over all rows. False leaves each process its own.
+        assign_to: Classes that unlabelled images may be of: ``'novel'``, or ``'all'`` in the generalised setting (GCD).
 
     Attributes:
         embedding (nn.Identity): Passes the features of all views that run, (V * B, D), view by view, once per forward.
@@ -77,60 +70,29 @@ class NCDClassifier(BaseModel):
         data_preprocessor: ModuleConfig | None = None,
         init_cfg: dict | None = None,
         gather: bool = True,
+        assign_to: str = 'novel',
     ) -> None:
-        super().__init__(_build(data_preprocessor), init_cfg)
+        super().__init__(backbone, neck, data_preprocessor, init_cfg)
+        check_choice('NCDClassifier', ('novel', 'all'), assign_to=assign_to)
         check_positive('NCDClassifier', temperature=temperature, num_large_views=num_large_views)
         if overcluster_head is not None and novel_head is None:
             raise ValueError('NCDClassifier: expected overcluster_head with a novel_head but got it alone; give both')
         sinkhorn = {'gather': gather, **(sinkhorn or {})}
         inspect.signature(sinkhorn_knopp).bind(None, **sinkhorn)  # a wrong key fails here, not in mid-training
         self.gather = gather
+        self.assign_to = assign_to
         self.assign = functools.partial(sinkhorn_knopp, **sinkhorn)
         self.temperature = temperature
         self.num_large_views = num_large_views
-        self.backbone = _build(backbone)
-        self.neck = _build(neck)
-        self.known_head = _build(known_head)
-        self.novel_head = _build(novel_head)
-        self.overcluster_head = _build(overcluster_head)
-        self.embedding = nn.Identity()
+        self.known_head = build_module(known_head)
+        self.novel_head = build_module(novel_head)
+        self.overcluster_head = build_module(overcluster_head)
         self.class_logits = nn.Identity()
 
     @property
     def num_known(self) -> int:
         """K, number of known classes."""
         return self.known_head.num_classes
-
-    def forward(
-        self, inputs: Tensor | Sequence[Tensor], data_samples: Samples | None = None, mode: str = 'tensor'
-    ) -> Tensor | dict[str, Tensor] | list[BaseDataElement]:
-        """Run the model in one of mmengine's modes.
-
-        Args:
-            inputs: Views of one batch, each (B, c, h, w), large views first; or one tensor, a single large view.
-            data_samples: B samples. ``'loss'`` reads ``gt_label`` (1,); ``'predict'`` fills them.
-            mode: ``'loss'``, ``'tensor'`` or ``'predict'``.
-
-        Returns:
-            For ``'loss'`` the losses by name (:meth:`loss`); for ``'tensor'`` the class logits of the large views,
-            (L, H, B, C) or (L, 1, B, K); for ``'predict'`` the samples (:meth:`predict`).
-
-        Raises:
-            ValueError: Unknown mode, too few views, views of different batches, or labels that cannot be trained on.
-            TypeError: Samples without labels.
-            RuntimeError: The backbone and neck yield no vectors.
-        """
-        views = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-        if mode == 'loss':
-            return self.loss(views, data_samples)
-        if mode == 'tensor':
-            large_views = views if isinstance(inputs, Tensor) else self._large(views)
-            return self._infer(large_views)
-        if mode == 'predict':
-            return self.predict(views, data_samples)
-        raise ValueError(
-            f"NCDClassifier: expected mode 'loss', 'tensor' or 'predict' but got {mode!r}; use one of these"
-        )
 
     def loss(self, views: Sequence[Tensor], data_samples: Samples | None) -> dict[str, Tensor]:
         """Compute the objective of a batch. In training, prototypes are first made unit in place, as in UNO.
@@ -174,41 +136,31 @@ class NCDClassifier(BaseModel):
             training objective of each head (lower is better, NaN when never trained); the scores are then those of
             the head with the lowest objective.
         """
-        if len(views) != 1:
-            raise ValueError(
-                f'NCDClassifier: expected one image per sample to predict but got {len(views)} views; '
-                'use a pipeline without MultiView for evaluation'
-            )
         logits_HBC = self._infer(views).squeeze(0)
-        samples = list(data_samples) if data_samples is not None else [BaseDataElement() for _ in views[0]]
         if self.novel_head is None:
-            best_BC = logits_HBC.squeeze(0)
-        else:
-            best_BC = logits_HBC.index_select(0, self.novel_head.best_head.view(1)).squeeze(0)
-            objective_H = self.novel_head.mean_objective
-            for sample, logits_HC in zip(samples, logits_HBC.unbind(1), strict=True):
-                sample.novel_logits = logits_HC[:, self.num_known :]
-                sample.head_objective = objective_H
-        scores_BC = (best_BC / self.temperature).softmax(dim=-1)
-        for sample, known_K, score_C in zip(samples, logits_HBC[0, :, : self.num_known], scores_BC, strict=True):
-            sample.known_logits = known_K
-            sample.pred_score = score_C
-            sample.pred_label = score_C.argmax(dim=-1, keepdim=True)
-        return samples
+            return write_predictions(data_samples, logits_HBC, num_known=self.num_known, temperature=self.temperature)
+        return write_predictions(
+            data_samples,
+            logits_HBC,
+            num_known=self.num_known,
+            temperature=self.temperature,
+            best_head=self.novel_head.best_head,
+            head_objective=self.novel_head.mean_objective,
+        )
 
-    def normalize_prototypes(self) -> None:
-        """Make the prototypes of all heads unit, in place."""
-        for module in self.modules():
-            if isinstance(module, Prototypes):
-                module.normalize_()
-
-    def _infer(self, large_views: Sequence[Tensor]) -> Tensor:
-        embedding = self._embed(large_views)
+    def _infer(self, views: Sequence[Tensor]) -> Tensor:
+        """Class logits of the large views, (L, H, B, C) or (L, 1, B, K); a view that is alone is a large one."""
+        embedding = self._embed(self._large(views) if len(views) > 1 else views)
         return self.class_logits(self._join(self.known_head(embedding), embedding, self.novel_head))
 
     def _discover(self, logits_VHBC: Tensor, labels_B: Tensor, head: NovelHead) -> Tensor:
         targets_VHBC = discovery_targets(
-            logits_VHBC, labels_B, num_known=self.num_known, num_large=self.num_large_views, assign=self.assign
+            logits_VHBC,
+            labels_B,
+            num_known=self.num_known,
+            num_large=self.num_large_views,
+            assign=self.assign,
+            assign_to=self.assign_to,
         )
         loss_H = swapped_prediction(
             logits_VHBC,
@@ -232,41 +184,8 @@ class NCDClassifier(BaseModel):
         known_VHBK = known_V1BK.expand(-1, novel_VHBN.shape[1], -1, -1)
         return torch.cat([known_VHBK, novel_VHBN], dim=-1)
 
-    def _embed(self, views: Sequence[Tensor]) -> Tensor:
-        """Features of all views (V, B, D), with one forward of the backbone per image size."""
-        views_of_size = defaultdict(list)
-        for index, view in enumerate(views):
-            views_of_size[view.shape[1:]].append(index)
-        features: dict[int, Tensor] = {}
-        for indices in views_of_size.values():
-            rows = self._features(torch.cat([views[index] for index in indices]))
-            features.update(zip(indices, rows.chunk(len(indices)), strict=True))
-        rows = self.embedding(torch.cat([features[index] for index in range(len(views))]))
-        return rows.unflatten(0, (len(views), -1))
-
-    def _features(self, images: Tensor) -> Tensor:
-        output = self.backbone(images)
-        output = self.neck(output) if self.neck is not None else output
-        features = output[-1] if isinstance(output, (tuple, list)) else output
-        if not isinstance(features, Tensor) or features.dim() != 2:
-            found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-            raise RuntimeError(
-                f'NCDClassifier: expected features (rows, D) from backbone and neck but got {found}; '
-                "add neck=dict(type='GlobalAveragePooling') to a CNN, out_type='cls_token' to a ViT"
-            )
-        return features
-
     def _large(self, views: Sequence[Tensor]) -> Sequence[Tensor]:
         # Swapping predictions takes two views, be one of them small.
         min_views = self.num_large_views if self.novel_head is None else max(self.num_large_views, 2)
-        if len(views) < min_views:
-            raise ValueError(
-                f'NCDClassifier: expected at least {min_views} views, {self.num_large_views} of them large, but got '
-                f'{len(views)}; set num_views of MultiView in the training pipeline'
-            )
-        batch_sizes = [len(view) for view in views]
-        if len(set(batch_sizes)) > 1:
-            raise ValueError(
-                f'NCDClassifier: expected views of one batch but got {batch_sizes} rows; collate with default_collate'
-            )
+        self._check_views(views, min_views, self.num_large_views)
         return views[: self.num_large_views]

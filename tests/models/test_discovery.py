@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from mmengine.structures import BaseDataElement
@@ -30,6 +32,35 @@ def test_targets_of_uniform_batches_are_distributions(labels):
     torch.testing.assert_close(targets[:L].sum(-1), torch.ones(L, H, 4))
     assert (targets[L:] == 0).all()
     assert not targets.requires_grad
+
+
+def test_in_the_generalised_setting_unlabelled_rows_get_any_class():
+    logits = torch.rand(3, 2, 40, 5) * 2 - 1
+    labels = torch.arange(40) % 8
+    labels[labels > 2] = -1
+    targets = discovery_targets(
+        logits, labels, num_known=3, num_large=2, assign=partial(sinkhorn_knopp, num_iters=100), assign_to='all'
+    )
+    torch.testing.assert_close(targets[:2].sum(-1), torch.ones(2, 2, 40))
+    assert targets[2].abs().max() == 0
+    is_labelled = labels >= 0
+    one_hot = torch.nn.functional.one_hot(labels[is_labelled], 5).float()
+    torch.testing.assert_close(targets[:2, :, is_labelled], one_hot.expand(2, 2, -1, -1))
+    assert (targets[:2, :, ~is_labelled, :3].sum(-1) > 0).all()
+    for v in range(2):
+        for h in range(2):
+            # Converged, each class has received as many rows of the whole batch, labelled ones among them.
+            assigned = sinkhorn_knopp(logits[v, h], num_iters=100)
+            torch.testing.assert_close(assigned.sum(0), torch.full((5,), 8.0), rtol=1e-3, atol=0)
+            torch.testing.assert_close(targets[v, h, ~is_labelled], assigned[~is_labelled])
+
+
+@pytest.mark.parametrize('labels', [[-1] * 4, [0, 1, 2, 0]])
+def test_generalised_targets_of_uniform_batches_are_distributions(labels):
+    targets = discovery_targets(
+        torch.rand(2, 3, 4, 5), torch.tensor(labels), num_known=3, num_large=2, assign=sinkhorn_knopp, assign_to='all'
+    )
+    torch.testing.assert_close(targets.sum(-1), torch.ones(2, 3, 4))
 
 
 def test_known_class_loss_is_the_mean_over_labelled_rows_and_views():

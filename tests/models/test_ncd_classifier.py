@@ -329,6 +329,7 @@ def test_vision_transformer_trains_its_last_block_only(host_scope):
     ('kwargs', 'error', 'message'),
     [
         ({'temperature': 0.0}, ValueError, 'NCDClassifier: expected temperature > 0'),
+        ({'assign_to': 'known'}, ValueError, r"expected assign_to in \('novel', 'all'\) but got 'known'"),
         ({'num_large_views': 0}, ValueError, 'NCDClassifier: expected num_large_views > 0'),
         ({'sinkhorn': {'eps': 0.05}}, TypeError, "unexpected keyword argument 'eps'"),
         ({'novel': False, 'over': True}, ValueError, 'expected overcluster_head with a novel_head'),
@@ -342,6 +343,17 @@ def test_wrong_settings_are_refused(kwargs, error, message):
 def test_maps_without_neck_are_refused():
     with pytest.raises(RuntimeError, match=r'expected features \(rows, D\) .* but got \(8, 8, 4, 4\); add neck'):
         _model(neck=None)(_views(4))
+
+
+def test_generalised_setting_assigns_unlabelled_rows_to_all_classes():
+    model, views = _model(assign_to='all', sinkhorn={'num_iters': 20}).eval(), _views(6)
+    tap = _Tap(model.class_logits)
+    loss = model(views, _samples(LABELS), mode='loss')['loss_cluster']
+    (logits,) = tap.outputs
+    assigned = torch.stack([torch.stack([model.assign(head) for head in view]) for view in logits])
+    labels = torch.tensor(LABELS)
+    targets = torch.where((labels < 0)[:, None], assigned, (labels[:, None] == torch.arange(K + N)).float())
+    torch.testing.assert_close(loss, swapped_prediction(logits, targets, num_large=2).mean())
 
 
 def test_too_few_views_are_refused():

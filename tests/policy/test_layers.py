@@ -22,6 +22,7 @@ INTERNAL = {
     **{layer: {'functional', 'registry', 'heads'} for layer in MIDDLE},
     'models': {'functional', 'distill', 'registry', 'checkpoint'} | MIDDLE,
     'hooks': {'functional', 'distill', 'registry', 'checkpoint', 'models'} | MIDDLE,
+    'discover': {'functional', 'distill', 'registry', 'checkpoint', 'models'} | MIDDLE,
 }
 # The pure layers know no OpenMMLab package.
 WITHOUT_MM = {'functional', 'distill', 'environment', 'version', '__init__'}

@@ -1,0 +1,20 @@
+"""GCD's representation alone (CVPR 2022, https://arxiv.org/abs/2201.02609), to estimate the number of classes from.
+
+    python tools/train.py configs/gcd/gcd-representation_convnet_80e_digits-ncd.py
+
+Digits, all images of the known 5-9 labelled. The estimate: tools/estimate_num_classes.py with this config and its
+checkpoint; gcd-crkd-auto_convnet_80e_digits-ncd.py does both by itself.
+
+Cost: half a minute on one CPU core.
+Result: XX.
+"""
+
+_base_ = [
+    '../_base_/models/gcd_convnet.py',
+    '../_base_/datasets/ncd_digits.py',
+    '../_base_/schedules/digits_contrast.py',
+    '../_base_/default_runtime.py']
+
+train_dataloader = dict(batch_size=256)
+val_evaluator = dict(_delete_=True, type='mmkd_ext.RetrievalMetric', topk=(1, ), normalize=True)
+test_evaluator = val_evaluator

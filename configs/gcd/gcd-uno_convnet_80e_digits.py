@@ -1,0 +1,23 @@
+"""UNO (ICCV 2021, https://arxiv.org/abs/2108.08536) for GCD: digits, known 5-9 half of them labelled, novel 0-4.
+
+    python tools/train.py configs/gcd/gcd-uno_convnet_80e_digits.py --with-teacher
+
+Cost: about a minute on one CPU core, stage one included.
+Result: XX.
+"""
+
+_base_ = [
+    '../_base_/models/ncd_convnet.py',
+    '../_base_/datasets/gcd_digits.py',
+    '../_base_/schedules/digits_discovery.py',
+    '../_base_/ncd_runtime.py']
+
+stage_one = dict(
+    config='{{ fileDirname }}/../supervised/supervised_convnet_40e_digits-gcd.py',
+    checkpoint='work_dirs/supervised_convnet_40e_digits-gcd/epoch_40.pth')
+load_from = stage_one['checkpoint']
+
+model = dict(
+    assign_to='all',
+    sinkhorn=dict(num_iters=20),
+    novel_head=dict(type='mmkd_ext.NovelHead', in_channels=64, num_classes=5, hidden_channels=256, embed_channels=64))

@@ -1,0 +1,136 @@
+"""Puts what a discovery found into the form that the report and the CSV are written from.
+
+Suffixes: N images, D dims, K known classes, C known and novel classes.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+
+from mmkd_ext.datasets.folder_images import FolderImages
+from mmkd_ext.discover.predictor import Predictions
+from mmkd_ext.functional.num_classes import NumClasses
+from mmkd_ext.visualization import ClassCount, DiscoveryResult, project
+
+__all__ = ['discovery_result', 'map_points', 'read_curves']
+
+_MAX_PROJECTED = 3000
+_NEIGHBOURS = 3
+_TEMPERATURE = 0.1
+_TILE = 1000
+
+
+def discovery_result(
+    images: FolderImages,
+    predictions: Predictions,
+    novel_names: list[str],
+    pictures: list[str],
+    *,
+    title: str,
+    curves: Mapping[str, list[tuple[float, float]]],
+    class_count: NumClasses | None,
+    settings: Mapping[str, Any],
+) -> DiscoveryResult:
+    """Join images and predictions.
+
+    Args:
+        images: What was found.
+        predictions: Of all images, in this order.
+        novel_names: Names of the novel classes.
+        pictures: Files to make thumbnails of.
+        title: Heading of the report.
+        curves: Name -> (epoch, value).
+        class_count: The estimate; ``None`` if the number was given.
+        settings: What was run.
+
+    Returns:
+        Labelled images keep their label; their confidence is that of the model in it.
+    """
+    given_N = np.array(images.labels)
+    labels_N = np.where(given_N >= 0, given_N, predictions.scores_NC.argmax(axis=1))
+    rows = np.arange(len(labels_N))
+    num_known = len(images.classes)
+    return DiscoveryResult(
+        title=title,
+        paths=images.paths,
+        pictures=pictures,
+        known_names=images.classes,
+        novel_names=novel_names,
+        labels=labels_N,
+        confidence=predictions.scores_NC[rows, labels_N].clip(0, 1),
+        distance=(1 - predictions.cosine_NC[rows, labels_N]).clip(0),
+        is_labelled=given_N >= 0,
+        points=map_points(predictions.embedding_ND),
+        relation_NK=_relation(predictions.cosine_NC, labels_N, num_known),
+        curves=curves,
+        class_count=class_count and _class_count(class_count, len(novel_names)),
+        broken=images.broken,
+        settings=settings,
+    )
+
+
+def map_points(embedding_ND: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Lay embeddings out in the plane: t-SNE of at most 3,000 of them, the others between their nearest neighbours.
+
+    Args:
+        embedding_ND: (N, D).
+        seed: Of the choice and of t-SNE.
+
+    Returns:
+        (N, 2): a point that is not chosen is the mean of the three chosen ones of highest cosine.
+    """
+    if len(embedding_ND) <= _MAX_PROJECTED:
+        return project(embedding_ND, seed)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(embedding_ND))[:_MAX_PROJECTED])
+    unit_ND = embedding_ND / np.maximum(np.linalg.norm(embedding_ND, axis=1, keepdims=True), 1e-12)
+    points_N2 = np.empty((len(embedding_ND), 2))
+    points_N2[chosen] = project(embedding_ND[chosen], seed)
+    others = np.setdiff1d(np.arange(len(embedding_ND)), chosen)
+    for tile in np.array_split(others, -(-len(others) // _TILE)):
+        cosine = unit_ND[tile] @ unit_ND[chosen].T
+        nearest = np.argpartition(-cosine, _NEIGHBOURS, axis=1)[:, :_NEIGHBOURS]
+        points_N2[tile] = points_N2[chosen[nearest]].mean(axis=1)
+    return points_N2
+
+
+def _relation(cosine_NC: np.ndarray, labels_N: np.ndarray, num_known: int) -> np.ndarray:
+    """Class relation of Cr-KD, mean over the images of each novel class: probabilities of the known classes alone.
+
+    A novel class without images gets zeros.
+    """
+    num_novel = cosine_NC.shape[1] - num_known
+    scores_NK = softmax(cosine_NC[:, :num_known] / _TEMPERATURE, axis=1)
+    relation = np.zeros((num_novel, num_known))
+    for novel in range(num_novel):
+        members = scores_NK[labels_N == num_known + novel]
+        if len(members):
+            relation[novel] = members.mean(axis=0)
+    return relation
+
+
+def _class_count(estimate: NumClasses, num_novel: int) -> ClassCount:
+    """The silhouette over the admissible numbers, from which the estimate was chosen."""
+    points = [point for point in estimate.curve if point.num_classes in estimate.admissible]
+    return ClassCount(
+        candidates=[point.num_classes - estimate.num_known for point in points],
+        scores=[point.silhouette for point in points],
+        errors=[point.silhouette_se for point in points],
+        chosen=num_novel,
+        score_name='silhouette (how well separated the groups are)',
+    )
+
+
+def read_curves(work_dir: Path) -> dict[str, list[tuple[float, float]]]:
+    """Read the losses that the Runner logged, the last value of each epoch, over all starts of a run."""
+    curves: dict[str, dict[float, float]] = {}
+    for log in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        for line in log.read_text(encoding='utf-8').splitlines():
+            values = json.loads(line)
+            for name, value in values.items():
+                if 'loss' in name and 'epoch' in values:
+                    curves.setdefault(name, {})[values['epoch']] = value
+    return {name: sorted(points.items()) for name, points in curves.items()}

@@ -1,0 +1,243 @@
+"""The steps of a discovery. Each leaves files that are complete when they are there, and is skipped where they are."""
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from mmkd_ext.datasets.folder_images import FolderImages, scan
+from mmkd_ext.discover.configs import discovery_config, representation_config, stage_one_config
+from mmkd_ext.discover.folder import OutFolder, novel_class_names
+from mmkd_ext.discover.predictor import Predictor
+from mmkd_ext.discover.recipe import choose_recipe
+from mmkd_ext.discover.result import discovery_result, read_curves
+from mmkd_ext.functional import estimate_num_classes, semi_supervised_kmeans
+from mmkd_ext.functional.num_classes import CurvePoint, NumClasses
+from mmkd_ext.visualization import DiscoveryResult, write_assignments_csv, write_html_report
+
+__all__ = ['Options', 'Steps']
+
+_MIXED = 0.2
+"""Share of unlabelled images near known classes above which some of them are taken to be of these."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user asks for.
+
+    Attributes:
+        labelled: Folder or CSV of labelled images.
+        unlabelled: Folder or CSV of the others.
+        num_novel: Number of novel classes; ``None`` to estimate it.
+        assign_to: Classes that unlabelled images may be of, ``'novel'``, ``'all'``, or ``'auto'`` to look.
+        backbone: Name of a model of mmpretrain, or config file; by the size of the images if ``None``.
+        checkpoint: Weights of the backbone; random ones if ``None``.
+        epochs: Of each stage; by the number of images if ``None``.
+        config: Config file in place of the generated one of Cr-KD.
+        seed: Of all stages.
+    """
+
+    labelled: str
+    unlabelled: str
+    num_novel: int | None = None
+    assign_to: str = 'auto'
+    backbone: str | None = None
+    checkpoint: str | None = None
+    epochs: int | None = None
+    config: str | None = None
+    seed: int = 0
+
+
+class Steps:
+    """A discovery in a folder.
+
+    Args:
+        options: What is asked for.
+        out: Folder of all results; made if need be.
+        say: Called with one line about each step.
+        prepare: Called with the config of a stage before its Runner is built.
+        resume: Whether to go on with what is in the folder.
+
+    Raises:
+        FileExistsError: There is a discovery in the folder already, and ``resume`` is off.
+        ValueError: It is one with other options.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        out: str | Path,
+        *,
+        say: Callable[[str], None] = print,
+        prepare: Callable[[Config], None] = lambda _: None,
+        resume: bool = False,
+    ) -> None:
+        self.options = options
+        self.folder = OutFolder(Path(out).resolve())
+        self.say = say
+        self.prepare = prepare
+        self.folder.root.mkdir(parents=True, exist_ok=True)
+        earlier = self.folder.read_json('options')
+        if earlier is not None and not resume:
+            raise FileExistsError(
+                f'discover: expected an empty folder but {self.folder.root} has a discovery; add --resume to go on '
+                'with it, or choose another by --out'
+            )
+        if earlier is not None and earlier != asdict(options):
+            changed = [name for name, value in asdict(options).items() if earlier.get(name) != value]
+            raise ValueError(
+                f'discover: expected the options of the discovery in {self.folder.root} but {changed} differ; '
+                'repeat the command with --resume added, or choose another folder by --out'
+            )
+        self.folder.write_json('options', asdict(options))
+
+    def run(self) -> DiscoveryResult:
+        """Do all steps, in order, and return what was found."""
+        self._scan()
+        estimate = self._estimate()
+        num_novel = self._num_novel(estimate)
+        self._train_discovery(num_novel)
+        return self._report(estimate, num_novel)
+
+    def _scan(self) -> None:
+        images = self.folder.read_images()
+        if images is None:
+            self.say(f'Reading all images of {self.options.labelled} and {self.options.unlabelled}')
+            images = scan(self.options.labelled, self.options.unlabelled)
+            self.folder.write_images(images)
+        self.images: FolderImages = images
+        num_labelled = sum(label >= 0 for label in images.labels)
+        self.say(
+            f'{len(images.paths)} images: {num_labelled} labelled of {len(images.classes)} classes, '
+            f'{len(images.paths) - num_labelled} unlabelled; {len(images.broken)} broken files'
+        )
+        recipe = self.folder.read_recipe()
+        if recipe is None:
+            recipe = choose_recipe(images, self.options.backbone, self.options.checkpoint, self.options.epochs)
+            self.folder.write_json('recipe', asdict(recipe))
+        self.recipe = recipe
+        self.say(
+            f'{recipe.crop} x {recipe.crop} pixels, {recipe.backbone["type"]}'
+            f'{" with weights" if recipe.is_pretrained else ""}, {recipe.epochs} epochs per stage'
+        )
+
+    def _estimate(self) -> NumClasses | None:
+        """The estimate of the number of classes; None if it was given."""
+        if self.options.num_novel is not None:
+            return None
+        content = self.folder.read_json('num_classes')
+        if content is not None:
+            curve = tuple(CurvePoint(**point) for point in content.pop('curve'))
+            return NumClasses(**{**content, 'admissible': tuple(content['admissible'])}, curve=curve)
+        features = self._features()
+        self.say('Estimating the number of classes')
+        estimate = estimate_num_classes(features, np.array(self.images.labels), seed=self.options.seed)
+        self.folder.write_json('num_classes', asdict(estimate))
+        return estimate
+
+    def _features(self) -> np.ndarray:
+        """Features of all images from a network that was trained on all of them, (N, D)."""
+        settings = representation_config(self.recipe, *self._common)
+        self._train('representation', settings, 'Learning how all images look')
+        return self._predictor('representation').embed(self._files)
+
+    def _assign_to(self, num_novel: int) -> str:
+        """Whether unlabelled images may be of known classes: yes if clustering puts enough of them there."""
+        if self.options.assign_to != 'auto':
+            return self.options.assign_to
+        share = self.folder.read_json('known_share')
+        if share is None:
+            features, labels = self._features(), np.array(self.images.labels)
+            unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+            num_known = len(self.images.classes)
+            ids = semi_supervised_kmeans(unit, labels, num_known + num_novel, seed=self.options.seed).ids_N
+            share = float((ids[labels < 0] < num_known).mean())
+            self.folder.write_json('known_share', share)
+        is_mixed = share > _MIXED
+        self.say(
+            f'{100 * share:.0f} % of the unlabelled images look like known classes: they are taken to be '
+            f'{"of known and novel classes" if is_mixed else "of novel classes only"}'
+        )
+        return 'all' if is_mixed else 'novel'
+
+    def _num_novel(self, estimate: NumClasses | None) -> int:
+        if estimate is None:
+            return self.options.num_novel
+        self.say(f'About {estimate.num_novel} novel classes; {len(estimate.admissible)} numbers are about as likely')
+        return max(1, estimate.num_novel)  # a head for "none of these" at least
+
+    def _train_discovery(self, num_novel: int) -> None:
+        settings = stage_one_config(self.recipe, *self._common)
+        self._train('stage_one', settings, 'Learning the known classes (stage one)')
+        settings = discovery_config(self.recipe, *self._common, num_novel, self._assign_to(num_novel))
+        if self.options.config is not None:
+            settings = Config.fromfile(self.options.config)._cfg_dict.to_dict()
+        self._train('discovery', settings, f'Discovering {num_novel} novel classes (Cr-KD)')
+
+    def _report(self, estimate: NumClasses | None, num_novel: int) -> DiscoveryResult:
+        self.say('Writing assignments.csv and report.html')
+        names = novel_class_names(self.images.classes, num_novel)
+        result = discovery_result(
+            self.images,
+            self._predictor('discovery').classify(self._files),
+            names,
+            self._files,
+            title=f'What is in "{Path(self.options.unlabelled).name}"?',
+            curves=read_curves(self.folder.root / 'discovery'),
+            class_count=estimate,
+            settings=self._settings(),
+        )
+        write_assignments_csv(result, self.folder.root / 'assignments.csv')
+        write_html_report(result, self.folder.root / 'report.html')
+        return result
+
+    def _train(self, stage: str, settings: dict[str, Any], headline: str) -> None:
+        """Train a stage by its config file, from where it was interrupted."""
+        self.folder.write_config(stage, settings)
+        if self._checkpoint(stage).is_file():
+            return
+        self.say(headline)
+        cfg = self._config(stage)
+        latest = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
+        if latest is not None:
+            cfg.resume, cfg.load_from = True, latest
+        self.prepare(cfg)
+        Runner.from_cfg(cfg).train()
+
+    def _config(self, stage: str) -> Config:
+        cfg = Config.fromfile(self.folder.config(stage))
+        cfg.work_dir = str(self.folder.root / stage)
+        return cfg
+
+    def _checkpoint(self, stage: str) -> Path:
+        epochs = self._config(stage).train_cfg.max_epochs
+        return self.folder.root / stage / f'epoch_{epochs}.pth'
+
+    def _predictor(self, stage: str) -> Predictor:
+        return Predictor(self._config(stage), self._checkpoint(stage))
+
+    @property
+    def _common(self) -> tuple[Path, int, int]:
+        return self.folder.root, len(self.images.classes), self.options.seed
+
+    @property
+    def _files(self) -> list[str]:
+        folder = self.folder.read_json('images')['folder']
+        return [os.path.join(folder, path) for path in self.images.paths]
+
+    def _settings(self) -> dict[str, Any]:
+        chosen = {name: value for name, value in asdict(self.options).items() if value is not None}
+        recipe = self.recipe
+        return {
+            **chosen,
+            'image size': f'{recipe.crop} x {recipe.crop}',
+            'backbone': recipe.backbone['type'],
+            'epochs per stage': recipe.epochs,
+            'batch size': recipe.batch_size,
+            'map': 't-SNE of the features; beyond 3,000 images the others lie between their nearest neighbours',
+        }

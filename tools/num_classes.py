@@ -1,0 +1,146 @@
+"""The number of novel classes where a config says ``num_classes='auto'``.
+
+    num_classes_from = dict(config=..., checkpoint=...)   # a representation, usually mmkd_ext.GCD: trained first
+    model = dict(novel_head=dict(type='mmkd_ext.NovelHead', num_classes='auto', ...))
+
+tools/train.py writes the number into the config before anything is built, so the dumped config, resuming and
+evaluation see a number; it also lies in ``num_classes.json`` in the work dir.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+
+from mmkd_ext.functional import estimate_num_classes
+from mmkd_ext.functional.num_classes import CurvePoint, NumClasses
+from mmkd_ext.hooks.cluster_hook import Embedder
+from mmkd_ext.hooks.teacher_features import features_of_dataset, test_pipeline, with_pipeline
+from mmkd_ext.models.build import build_model_from_config, load_weights
+from mmkd_ext.samplers.labels import labels_of
+from stages import dicts_in
+
+FILE = 'num_classes.json'
+
+
+def training_features(config: str, checkpoint: str, tap: str = 'embedding') -> tuple[np.ndarray | None, np.ndarray]:
+    """Embed the training images of a config, as its evaluation would see them.
+
+    Args:
+        config: Config file with model, ``train_dataloader`` and ``val_dataloader``.
+        checkpoint: Weights of the model.
+        tap: The feature, (B, D) or a map.
+
+    Returns:
+        (N, D) float32, None in all processes but the main one; and the labels that training sees, (N,), -1 for none.
+    """
+    cfg = Config.fromfile(config)
+    model = build_model_from_config(config)
+    load_weights(model, checkpoint, 'num_classes_from')
+    model.eval().to('cuda' if torch.cuda.is_available() else 'cpu')
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+    # The function reads nothing but the config of a runner.
+    dataset = with_pipeline(loader.dataset, Compose(test_pipeline(SimpleNamespace(cfg=cfg))))
+    features = features_of_dataset(Embedder(model, tap), tap, model, dataset, loader, 256)
+    return (None if features is None else features.numpy()), labels_of(loader.dataset, 'num_classes_from')
+
+
+def as_json(found: NumClasses) -> dict[str, Any]:
+    """All of an estimate, with the number of novel classes; what there is none of is None."""
+    content = {'num_novel': found.num_novel, **asdict(found)}
+    for point in content['curve']:
+        point.update({name: None for name, value in point.items() if np.isnan(value)})
+    return content
+
+
+def print_point(point: CurvePoint) -> None:
+    """Print what was found with one number of clusters."""
+    print(
+        f'{point.num_classes:5d} classes: labelled accuracy {100 * point.accuracy:5.1f} +- '
+        f'{100 * point.accuracy_se:.1f} %, silhouette {point.silhouette:.3f} +- {point.silhouette_se:.3f}',
+        flush=True,
+    )
+
+
+def resolve_num_classes(cfg: Config, progress: Callable[[CurvePoint], None] = print_point) -> None:
+    """Put the number of novel classes in place of every ``num_classes='auto'`` of the model, if there is any.
+
+    Estimated anew unless ``cfg.resume``, where the number of the interrupted run is read from its work dir.
+
+    Args:
+        cfg: With ``work_dir`` and ``num_classes_from``; changed in place.
+        progress: Called with each point of the curve.
+
+    Raises:
+        KeyError: The config does not say what to estimate from.
+        ValueError: No novel class was found.
+    """
+    nodes = [node for node in dicts_in(cfg.model) if node.get('num_classes') == 'auto']
+    if not nodes:
+        return
+    if 'num_classes_from' not in cfg:
+        raise KeyError(
+            f"{cfg.filename}: expected num_classes_from=dict(config=..., checkpoint=...) for num_classes='auto' but "
+            'found none; name a representation, as configs/gcd/gcd-crkd-auto_convnet_80e_digits-ncd.py does'
+        )
+    if cfg.get('launcher', 'none') != 'none' and not is_distributed():
+        init_dist(cfg.launcher, **cfg.get('env_cfg', {}).get('dist_cfg', {}))
+    number = [read_num_novel(cfg.work_dir) if cfg.get('resume') else None]
+    if number[0] is None:
+        number = [_estimate(cfg, progress)]
+        broadcast_object_list(number)
+    if not number[0]:
+        raise ValueError(
+            f'{cfg.filename}: expected at least one novel class but the estimate found none '
+            f'({Path(cfg.work_dir, FILE)}); give a better representation, or a number in place of "auto"'
+        )
+    for node in nodes:
+        node['num_classes'] = number[0]
+
+
+def fill_num_classes(cfg: Config, folder: str | Path) -> None:
+    """Put the number that a finished training left in ``folder`` in place of every ``num_classes='auto'``.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    nodes = [node for node in dicts_in(cfg.model) if node.get('num_classes') == 'auto']
+    number = read_num_novel(folder)
+    if nodes and number is None:
+        raise FileNotFoundError(
+            f"{cfg.filename}: expected {FILE} beside the checkpoint for num_classes='auto' but found none in {folder}; "
+            'give a number by --cfg-options'
+        )
+    for node in nodes:
+        node['num_classes'] = number
+
+
+def read_num_novel(folder: str | Path) -> int | None:
+    """Return the number of novel classes that was estimated in a work dir; None where there is none."""
+    file = Path(folder, FILE)
+    return json.loads(file.read_text())['num_novel'] if file.is_file() else None
+
+
+def _estimate(cfg: Config, progress: Callable[[CurvePoint], None]) -> int | None:
+    """Estimate and write; None in all processes but the main one."""
+    features, labels = training_features(cfg.num_classes_from.config, cfg.num_classes_from.checkpoint)
+    if not is_main_process():
+        return None
+    print(f'\n=== Number of classes, from {cfg.num_classes_from.checkpoint} ===\n', flush=True)
+    found = estimate_num_classes(features, labels, progress=progress)
+    folder = Path(cfg.work_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FILE).write_text(json.dumps(as_json(found), indent=1))
+    print(f'\n{found.num_known} known and {found.num_novel} novel classes\n', flush=True)
+    return found.num_novel
