@@ -23,8 +23,8 @@ def sharing() -> Iterator[None]:
     """Let the losses that are computed inside share what they measure of the same tensors.
 
     These are the distances of RKD's losses (:func:`~mmkd_ext.functional.pairwise.pairwise`), the copies in float32 of
-    half precision features, and the means of maps that terms are pooled to. Numbers are the same as without. What is shared is kept until the end of the block: N x N
-    distances and (N, D) copies of each tensor.
+    half precision features, and the means of maps that terms are pooled to. Numbers are the same as without. What is
+    shared is kept until the end of the block: N x N distances and (N, D) copies of each tensor.
     """
     token = _results.set({})
     try:

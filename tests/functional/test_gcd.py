@@ -102,9 +102,7 @@ def test_one_image_has_nothing_to_be_told_from():
 def test_equal_embeddings_give_the_logarithm_of_the_number_of_others():
     z = torch.ones(2, 6, 4)
     torch.testing.assert_close(info_nce(z, temperature=0.07), torch.tensor(math.log(11)))
-    torch.testing.assert_close(
-        supervised_contrastive(z, torch.tensor([0, 1, 0, 1, -1, -1])), torch.tensor(math.log(7))
-    )
+    torch.testing.assert_close(supervised_contrastive(z, torch.tensor([0, 1, 0, 1, -1, -1])), torch.tensor(math.log(7)))
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32])

@@ -12,10 +12,10 @@ from mmengine.config import Config
 sys.path.insert(0, str(Path(__file__).parents[2] / 'tools'))
 
 import estimate_num_classes
-import num_classes
-from stages import find_stages
 
+import num_classes
 from mmkd_ext.models.build import build_model_from_config
+from stages import find_stages
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
