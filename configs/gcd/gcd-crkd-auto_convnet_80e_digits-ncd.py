@@ -3,7 +3,7 @@
     python tools/train.py configs/gcd/gcd-crkd-auto_convnet_80e_digits-ncd.py --with-teacher
 
 Cost: two minutes on one CPU core: stage one, representation, estimate and discovery.
-Result: XX.
+Result: 5 novel classes estimated (true: 5) and novel accuracy 97.88 +- 0.54, 3 seeds (docs/results/gcd.md).
 """
 
 _base_ = '../crkd/crkd_convnet_80e_digits.py'

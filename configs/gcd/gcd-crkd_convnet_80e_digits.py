@@ -3,7 +3,7 @@
     python tools/train.py configs/gcd/gcd-crkd_convnet_80e_digits.py --with-teacher
 
 Cost: about a minute on one CPU core, stage one included.
-Result: XX.
+Result: all-class accuracy 96.44 +- 0.23 on unlabelled training images, 5 seeds (docs/results/gcd.md).
 """
 
 _base_ = './gcd-uno_convnet_80e_digits.py'

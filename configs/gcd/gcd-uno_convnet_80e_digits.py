@@ -3,7 +3,7 @@
     python tools/train.py configs/gcd/gcd-uno_convnet_80e_digits.py --with-teacher
 
 Cost: about a minute on one CPU core, stage one included.
-Result: XX.
+Result: all-class accuracy 96.18 +- 0.19 on unlabelled training images, 5 seeds (docs/results/gcd.md).
 """
 
 _base_ = [

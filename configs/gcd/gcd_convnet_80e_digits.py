@@ -2,8 +2,8 @@
 
     python tools/train.py configs/gcd/gcd_convnet_80e_digits.py
 
-Cost: half a minute on one CPU core.
-Result: XX.
+Cost: 40 seconds on one CPU core.
+Result: all-class accuracy 93.41 +- 0.28 on unlabelled training images, 5 seeds (docs/results/gcd.md).
 """
 
 _base_ = [
