@@ -46,6 +46,7 @@ setup(
             'numpy<2',
         ],
         'seg': ['onedl-mmsegmentation>=1.4.2'],
+        'onnx': ['onnx', 'onnxruntime', 'onnxscript'],
         'tests': ['pytest>=8', 'pytest-xdist', 'ruff==0.17.5', 'safetensors', 'tensorboard'],
     },
 )

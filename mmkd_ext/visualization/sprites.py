@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
+from mmkd_ext.functional.pictures import UNREADABLE, as_rgb
 from mmkd_ext.visualization.discovery_result import Picture
 
 __all__ = ['COLUMNS', 'Sprites', 'pack_sprites', 'read_picture', 'thumbnail_side']
@@ -22,8 +23,6 @@ _MAX_PIXELS = 10_000 * 64 * 64
 """Of all thumbnails together: at most 40 MB as base64 at the three bytes per four pixels that pure noise takes."""
 
 _QUALITY = 80
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-"""What Pillow raises for a file that is damaged, missing or no image."""
 
 
 @dataclass(frozen=True)
@@ -72,21 +71,10 @@ def read_picture(picture: Picture, side: int) -> Image.Image:
             DecompressionBombError.
     """
     if isinstance(picture, np.ndarray):
-        return _fit(_to_rgb(Image.fromarray(picture)), side)
+        return _fit(as_rgb(Image.fromarray(picture)), side)
     with Image.open(picture) as image:
         image.draft('RGB', (2 * side, 2 * side))  # a JPEG decoder can skip most of a large image
-        return _fit(_to_rgb(ImageOps.exif_transpose(image)), side)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ('I', 'F') or image.mode.startswith('I;16'):
-        values = np.asarray(image, dtype=np.float64)
-        span = max(float(np.ptp(values)), np.finfo(np.float64).tiny)
-        return Image.fromarray(((values - values.min()) / span * 255).round().astype(np.uint8)).convert('RGB')
-    if 'A' in image.getbands() or 'transparency' in image.info:
-        image = image.convert('RGBA')
-        return Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image).convert('RGB')
-    return image.convert('RGB')
+        return _fit(as_rgb(ImageOps.exif_transpose(image)), side)
 
 
 def _fit(image: Image.Image, side: int) -> Image.Image:
@@ -104,7 +92,7 @@ def _pack_sheet(pictures: Sequence[Picture], side: int) -> tuple[bytes, list[tup
     for cell, picture in enumerate(pictures):
         try:
             image = read_picture(picture, side)
-        except _UNREADABLE:
+        except UNREADABLE:
             sizes.append((0, 0))
             continue
         sheet.paste(image, (cell % COLUMNS * side, cell // COLUMNS * side))
