@@ -10,7 +10,15 @@ from torch import Tensor
 
 from mmkd_ext.functional.sharing import once
 
-__all__ = ['check_choice', 'check_dims', 'check_not_negative', 'check_pair', 'check_positive', 'full_precision']
+__all__ = [
+    'check_choice',
+    'check_dims',
+    'check_not_negative',
+    'check_pair',
+    'check_positive',
+    'full_precision',
+    'refuse_second_derivative',
+]
 
 P = ParamSpec('P')
 
@@ -113,6 +121,22 @@ def check_pair(who: str, student: Tensor, teacher: Tensor) -> None:
                 f'{who}: expected numbers in {name} but got NaN in {int(tensor.isnan().sum())} of {tensor.numel()} '
                 f'places; look for the layer that makes them, or lower the learning rate'
             )
+
+
+def refuse_second_derivative(who: str) -> None:
+    """Raise in a backward that autograd records, because it is a closed form without a graph of its own.
+
+    Args:
+        who: Function that speaks in the error.
+
+    Raises:
+        RuntimeError: In backward with ``create_graph=True``.
+    """
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        raise RuntimeError(
+            f'{who}: expected a first-order backward but got create_graph=True; the gradient is a closed form '
+            f'without a graph of its own, so leave this loss out of what is differentiated twice'
+        )
 
 
 def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmkd_ext.functional.checks import refuse_second_derivative
+
 __all__ = ['loss_of_gram']
 
 
@@ -60,11 +62,7 @@ class _LossOfGram(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         shape, rows, symmetric, who = ctx.settings
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            raise RuntimeError(
-                f'{who}: expected a first-order backward but got create_graph=True; the gradient is a closed form '
-                f'without a graph of its own, so leave this loss out of what is differentiated twice'
-            )
+        refuse_second_derivative(who)
         x_ND, slope_RN, length_slope_N = ctx.saved_tensors
         gradient_ND = _gradient(x_ND, slope_RN, rows, symmetric)
         if length_slope_N is not None:

@@ -10,10 +10,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mmkd_ext.functional.checks import check_choice, check_dims, check_positive, full_precision
+from mmkd_ext.functional.checks import (
+    check_choice,
+    check_dims,
+    check_positive,
+    full_precision,
+    refuse_second_derivative,
+)
 from mmkd_ext.functional.gather import joint_count, log_share, sum_with_grad
 
 __all__ = ['check_class_relation_settings', 'class_relation_kd']
+
+# Logits at their temperature of which no largest need be subtracted before the exponential.
+_SMALL = 20.0
 
 
 @full_precision
@@ -141,7 +150,9 @@ class _Relation(torch.autograd.Function):
         num_known = p_VHUK.shape[-1]
         z_VHUC = student_VHUC / temperature
         known_VHUK, novel_VHUN = z_VHUC[..., :num_known], z_VHUC[..., num_known:]
-        top_known_VHU, top_novel_VHU = _subtract_largest_(known_VHUK), _subtract_largest_(novel_VHUN)
+        is_small = _is_small(z_VHUC)
+        top_known_VHU = 0.0 if is_small else _subtract_largest_(known_VHUK)
+        top_novel_VHU = 0.0 if is_small else _subtract_largest_(novel_VHUN)
         agreement_VHU = (p_VHUK * known_VHUK).sum(dim=-1)
         z_VHUC.exp_()
         sum_known_VHU, sum_novel_VHU = known_VHUK.sum(dim=-1), novel_VHUN.sum(dim=-1)
@@ -153,11 +164,7 @@ class _Relation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_loss_VHU: Tensor, grad_log_eta_VHU: Tensor) -> tuple[Tensor, None, None]:
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            raise RuntimeError(
-                'class_relation_kd: expected a first-order backward but got create_graph=True; the gradient is a '
-                'closed form without a graph of its own, so leave this loss out of what is differentiated twice'
-            )
+        refuse_second_derivative('class_relation_kd')
         exp_VHUC, p_VHUK, sum_known_VHU, sum_novel_VHU, gap_VHU = ctx.saved_tensors
         num_known = p_VHUK.shape[-1]
         pull_VHU = grad_log_eta_VHU * torch.sigmoid(-gap_VHU) / ctx.temperature
@@ -166,8 +173,16 @@ class _Relation(torch.autograd.Function):
         known_VHUK, novel_VHUN = gradient_VHUC[..., :num_known], gradient_VHUC[..., num_known:]
         known_VHUK *= ((grad_loss_VHU + pull_VHU) / sum_known_VHU)[..., None]
         known_VHUK.addcmul_(p_VHUK, grad_loss_VHU[..., None], value=-1)
-        novel_VHUN *= (-pull_VHU / sum_novel_VHU.clamp(min=1))[..., None]
+        novel_VHUN *= (-pull_VHU / sum_novel_VHU)[..., None]
         return gradient_VHUC, None, None
+
+
+def _is_small(z_X: Tensor) -> bool:
+    """Whether exponentials of all of these stay precise, and their sums; only on the CPU, as the host waits."""
+    if z_X.device.type != 'cpu' or torch.compiler.is_compiling() or z_X.numel() == 0:
+        return False
+    lowest, highest = z_X.aminmax()
+    return bool(lowest > -_SMALL) and bool(highest < _SMALL)
 
 
 def _subtract_largest_(z_X: Tensor) -> Tensor:

@@ -3,8 +3,9 @@ r"""Distances within a batch, exact where single precision cannot know them.
 The Gram matrix gives all distances of a batch for the price of one matrix product, and loses what it subtracts: with an
 offset of a thousand spreads, or between near-duplicates, nothing is left of a float32 distance. Three things help:
 
-* features are divided by a power of two and centred, which costs no digit;
-* on the CPU, one pair that float32 cannot resolve is enough to redo the batch in float64;
+* features are centred, and in float64 also divided by a power of two, which costs no digit;
+* on the CPU, one pair that float32 cannot resolve, or lengths near its limits, are enough to redo the batch in
+  float64;
 * on other devices, which must know float64, all is float64 from the start: to look for such a pair would make the host
   wait in every step.
 
@@ -29,6 +30,8 @@ EQUAL = 16 * torch.finfo(torch.float64).eps
 # Bounds of the power of two, and the smallest squared distance in that unit: gradients then stay inside float32.
 _EXPONENTS = (-60, 120)
 SMALLEST_SQUARE = 1e-30
+# Largest squared length of a batch between which float32 needs no unit.
+_UNSCALED = (1e-10, 1e10)
 # Entries of a matrix that are worked on at a time on a CPU: with their temporaries they stay in its cache.
 _PART = 2**17
 
@@ -37,7 +40,7 @@ class Points(NamedTuple):
     """A batch as points in space: features = centre + unit * x.
 
     Attributes:
-        x_ND: Centred coordinates, magnitudes at most 2.
+        x_ND: Centred coordinates.
         square_RN: Squared distances; exactly 0 on the diagonal and for points that coincide, else positive.
         unit: Power of two, a scalar tensor.
         rows: Which points the first axis of ``square_RN`` means.
@@ -111,6 +114,8 @@ def _measure(x_ND: Tensor, dtype: torch.dtype, bounds: tuple[int, int] | None) -
     given = x_ND.dtype
     x_ND, unit = _centred(x_ND.to(dtype))
     gram_RN, norm_N = gram_rows(x_ND, rows)
+    if dtype == torch.float32 and not _UNSCALED[0] < norm_N.amax() < _UNSCALED[1]:
+        return None
     for part in row_parts(gram_RN):
         own = slice(rows.start + part.start, rows.start + part.stop)
         norm_P1 = norm_N[own, None]
@@ -134,7 +139,9 @@ def _are_resolved(square_PN: Tensor, norm_P1: Tensor, norm_N: Tensor) -> bool:
 
 
 def _centred(x_ND: Tensor) -> tuple[Tensor, Tensor]:
-    """Around the mean, in units of the power of two over the largest magnitude."""
+    """Around the mean; float64, the last resort, in units of the power of two over the largest magnitude."""
+    if x_ND.dtype == torch.float32:
+        return x_ND - x_ND.mean(dim=0), x_ND.new_ones(())
     low, high = torch.aminmax(x_ND)
     exponent = torch.frexp(torch.maximum(-low, high)).exponent.clamp(*_EXPONENTS)
     unit = torch.ldexp(x_ND.new_ones(()), exponent)

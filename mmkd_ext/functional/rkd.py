@@ -13,7 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmkd_ext.functional.checks import check_choice, check_pair, check_positive, full_precision
+from mmkd_ext.functional.checks import (
+    check_choice,
+    check_pair,
+    check_positive,
+    full_precision,
+    refuse_second_derivative,
+)
 from mmkd_ext.functional.pairwise import pairwise, position_gradient
 from mmkd_ext.functional.rkd_sums import angle_sum, distance_sum
 from mmkd_ext.functional.sharing import sharing
@@ -190,11 +196,7 @@ class _Relation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                f'{ctx.kind}: expected a first-order backward but got create_graph=True; the gradient is a closed form '
-                f'without a graph of its own, so leave this loss out of what is differentiated twice'
-            )
+        refuse_second_derivative(ctx.kind)
         return _pulled_back(ctx, grad)
 
 

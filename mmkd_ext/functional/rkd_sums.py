@@ -7,6 +7,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mmkd_ext.functional.gather import sum_with_grad
 from mmkd_ext.functional.kernels.choice import angle_path, angle_sum_by
@@ -58,7 +59,7 @@ def _distance_slope(huber_RN: Tensor, distance_RN: Tensor, through_mean: Tensor,
     :math:`d \psi / d d^2` = (1 - [psi's share through the mean]) / (2 d mu); coinciding points have no slope. A
     sample's pairs are all in its row, in both orders: so these rows have the gradient in their own samples complete.
     """
-    inverse_RN = distance_RN.masked_fill_(distance_RN == 0, torch.inf).reciprocal_()
+    inverse_RN = functional.threshold_(distance_RN, 0.0, math.inf).reciprocal_()
     return huber_RN.sub_(through_mean).mul_(inverse_RN.mul_(inverse_mean))
 
 

@@ -9,8 +9,9 @@ from torch import Tensor
 __all__ = ['gram_rows', 'inner_products', 'squared_distances', 'unit_rows']
 
 _SHORTEST = 1e-6
-# From so many multiplications on, a symmetric product is computed in stripes, each only from the diagonal on.
-_STRIPED, _STRIPES = 2**26, 4
+# From so many multiplications on, a symmetric product is computed in stripes, each only from the diagonal on: up to
+# four, of at least so many rows.
+_STRIPED, _STRIPES, _STRIPE = 2**25, 4, 128
 
 
 def unit_rows(x_ND: Tensor) -> Tensor:
@@ -62,7 +63,7 @@ def gram_rows(x_ND: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         product_RN, _, square_N = inner_products(x_ND, None if rows == slice(0, num_samples) else rows)
         return product_RN, square_N.clone()
     product_NN = x_ND.new_empty(num_samples, num_samples)
-    height = -(-num_samples // _STRIPES)
+    height = max(-(-num_samples // _STRIPES), _STRIPE)
     for start in range(0, num_samples, height):
         stripe, rest = slice(start, start + height), slice(start + height, None)
         torch.mm(x_ND[stripe], x_ND[start:].T, out=product_NN[stripe, start:])

@@ -3,6 +3,8 @@
 Shape suffixes: N samples, R rows of the relation, D dims (all dimensions of a sample, flattened).
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -13,8 +15,8 @@ from mmkd_ext.functional.rows import gram_rows
 __all__ = ['similarity_preserving']
 
 _SMALLEST = 1e-6
-# Largest magnitudes of features between which squares of their products stay inside float32.
-_UNSCALED = (1e-4, 1e4)
+# Largest squared length of a batch between which squares of products stay inside float32.
+_UNSCALED = (1e-8, 1e12)
 
 
 @full_precision
@@ -32,9 +34,9 @@ def similarity_preserving(student: Tensor, teacher: Tensor, *, rows: slice | Non
     From "Similarity-Preserving Knowledge Distillation", Tung & Mori, ICCV 2019, arXiv 1907.09682; equal to
     the code of RepDistiller, which the authors confirmed.
 
-    Features are first divided by the batch's largest magnitude, which the loss cannot see; maps of any size then stay
-    inside float32. A sample whose Gram row is shorter than 1e-6 after that has no similarities: its row stays near zero
-    and its gradient is bounded, where published code multiplies it by :math:`10^{12}`.
+    Features whose products would leave float32 are first divided by the batch's largest magnitude, which the loss
+    cannot see. A sample whose Gram row is shorter than 1e-6 of the batch's largest squared length has no similarities:
+    its row stays near zero and its gradient is bounded, where published code multiplies it by :math:`10^{12}`.
 
     Value and gradient are computed in closed form, with two N x N matrices, of which backward needs one.
 
@@ -67,33 +69,41 @@ def _closed_form(
     student_ND: Tensor, teacher_ND: Tensor, rows: slice | None, with_gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The loss, the student's features as they were multiplied, and its slope in their products, if wanted."""
-    student_ND, unit, square = _scaled(student_ND)
-    student_RN, divisor_R1, turns_R1 = _similarity(student_ND, square, rows)
-    teacher_ND, _, square = _scaled(teacher_ND)
-    gap_RN = _similarity(teacher_ND, square, rows)[0].sub_(student_RN).neg_()
+    student = _similarity(student_ND, rows)
+    teacher_RN = _similarity(teacher_ND, rows).row_RN
+    gap_RN = torch.sub(student.row_RN, teacher_RN, out=teacher_RN)
     # Row by row: one sum over a million squares would lose digits.
     loss = torch.linalg.vector_norm(gap_RN, dim=1).square().sum() / len(student_ND) ** 2
     if not with_gradient:
-        return loss, student_ND, None
+        return loss, student.x_ND, None
     # Only what is at a right angle to the row changes a row of length 1.
-    along_R1 = torch.linalg.vecdot(student_RN, gap_RN)[:, None] * turns_R1
-    slope_RN = gap_RN.addcmul_(student_RN, along_R1, value=-1)
-    return loss, student_ND, slope_RN.mul_(2 / (unit * len(student_ND) ** 2 * divisor_R1))
+    along_R1 = torch.linalg.vecdot(student.row_RN, gap_RN)[:, None] * student.turns_R1
+    slope_RN = gap_RN.addcmul_(student.row_RN, along_R1, value=-1)
+    return loss, student.x_ND, slope_RN.mul_(2 / (student.unit * len(student_ND) ** 2 * student.divisor_R1))
 
 
-def _scaled(x_ND: Tensor) -> tuple[Tensor, Tensor | float, Tensor | float]:
-    """Features in a unit in which their products stay inside float32, the unit, and the largest square in it."""
-    lowest, highest = x_ND.aminmax()
-    peak = torch.maximum(-lowest, highest).clamp(min=_SMALLEST)
-    if x_ND.device.type == 'cpu' and not torch.compiler.is_compiling() and _UNSCALED[0] < peak < _UNSCALED[1]:
-        return x_ND, 1.0, peak**2
-    return x_ND / peak, peak, 1.0
+class _Similarity(NamedTuple):
+    """Rows of a Gram matrix at length 1, what they were divided by, whether they had a direction, and of what."""
+
+    row_RN: Tensor
+    divisor_R1: Tensor
+    turns_R1: Tensor
+    x_ND: Tensor
+    unit: Tensor | float
 
 
-def _similarity(x_ND: Tensor, square: Tensor | float, rows: slice | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of the Gram matrix at length 1, what they were divided by, and whether they had a direction."""
-    product_RN, _ = gram_rows(x_ND, rows or slice(0, len(x_ND)))
+def _similarity(x_ND: Tensor, rows: slice | None) -> _Similarity:
+    rows, unit = rows or slice(0, len(x_ND)), 1.0
+    # On other devices the host would have to wait for the answer whether features need a unit.
+    can_look = x_ND.device.type == 'cpu' and not torch.compiler.is_compiling()
+    gram = gram_rows(x_ND, rows) if can_look else None
+    if gram is None or not _UNSCALED[0] < gram[1].amax() < _UNSCALED[1]:
+        unit = x_ND.abs().amax().clamp(min=_SMALLEST)
+        x_ND = x_ND / unit
+        gram = gram_rows(x_ND, rows)
+    product_RN, square_N = gram
+    largest = square_N.amax().clamp(min=_SMALLEST**2)
     length_R1 = torch.linalg.vector_norm(product_RN, dim=1, keepdim=True)
-    turns_R1 = length_R1 > _SMALLEST * square
-    divisor_R1 = torch.where(turns_R1, length_R1, square)
-    return product_RN.div_(divisor_R1), divisor_R1, turns_R1
+    turns_R1 = length_R1 > _SMALLEST * largest
+    divisor_R1 = torch.where(turns_R1, length_R1, largest)
+    return _Similarity(product_RN.div_(divisor_R1), divisor_R1, turns_R1, x_ND, unit)

@@ -236,6 +236,19 @@ def test_invariances():
     torch.testing.assert_close(class_relation_kd(student + shifts[0], teacher + shifts[1]), result, **F64)
 
 
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32])
+def test_a_constant_added_to_all_logits_changes_nothing(dtype):
+    """Small logits go into exponentials as they are; of large ones the largest is subtracted first."""
+    student, teacher = (x.to(dtype) for x in random_case())
+    results = []
+    for constant in (0.0, 50.0):
+        leaf = student.clone().requires_grad_()
+        loss = class_relation_kd(leaf + constant, teacher)
+        results.append((loss, torch.autograd.grad(loss.sum(), leaf)[0]))
+    tolerance = {'rtol': 1e-10, 'atol': 1e-12} if dtype == torch.float64 else {'rtol': 1e-3, 'atol': 1e-5}
+    torch.testing.assert_close(*results, **tolerance)
+
+
 def test_kl_is_zero_where_student_agrees_and_ce_is_the_entropy():
     student, teacher = random_case(teacher_heads=3)
     student[..., :3] = teacher

@@ -18,11 +18,11 @@
 
 typedef REAL real;
 
-/* All in one function: constants, such as a weight of 1, then cost nothing. */
+/* All in one function: what a call needs of a row then stays in registers. */
 #define INLINE static inline __attribute__((always_inline))
 
 enum {
-    BLOCK = 16,  /* Rows of a block. In its own columns a pair comes in both orders, each with weight 1/2. */
+    BLOCK = 16,  /* Rows of a block. In its own columns a pair comes in both orders. */
     WIDTH = 1024 /* Columns at a time: what a block of rows needs of them stays in the cache for all vertices. */
 };
 
@@ -73,28 +73,30 @@ INLINE Column column_of(Arms arms, size_t k) {
     return column;
 }
 
+/* Pairs that come in both orders have weight 1/2, others 1. */
 INLINE Terms terms_of(Matrices m, Row row, Column column, size_t k, real weight, real delta) {
     const size_t ik = row.start + k;
     const real cosine_s = cosine(row.inverse_s, row.half_s, column.inverse_s, column.half_s, m.square_s[ik]);
     const real cosine_t = cosine(row.inverse_t, row.half_t, column.inverse_t, column.half_t, m.square_t[ik]);
     const real gap = cosine_s - cosine_t, h = clamped(gap, delta);
-    const real product_i = weight * h * column.inverse_s;
+    const real pull = weight * h, product_i = pull * column.inverse_s;
     m.slope[ik] -= row.inverse_s * product_i;
-    const Terms terms = {h * (gap - (real)0.5 * h), product_i, weight * h * row.inverse_s, weight * h * cosine_s};
+    const Terms terms = {pull * (gap - (real)0.5 * h), product_i, pull * row.inverse_s, pull * cosine_s};
     return terms;
 }
 
 /* Rows i to i + 3 with columns first to last: four at once, as each needs the same of a column. */
-INLINE double add_four_rows(Matrices m, const Row *row, Arms arms, size_t i, size_t first, size_t last, real weight,
-                            real delta) {
+INLINE double add_four_rows(Matrices m, const Row *row, Arms arms, size_t i, size_t first, size_t last,
+                            const real *weight, real delta) {
     const Row row0 = row[0], row1 = row[1], row2 = row[2], row3 = row[3];
     real loss = 0, product0 = 0, product1 = 0, product2 = 0, product3 = 0;
     real cosine0 = 0, cosine1 = 0, cosine2 = 0, cosine3 = 0;
 #pragma omp simd reduction(+ : loss, product0, product1, product2, product3, cosine0, cosine1, cosine2, cosine3)
     for (size_t k = first; k < last; k++) {
         const Column column = column_of(arms, k);
-        const Terms a = terms_of(m, row0, column, k, weight, delta), b = terms_of(m, row1, column, k, weight, delta);
-        const Terms c = terms_of(m, row2, column, k, weight, delta), d = terms_of(m, row3, column, k, weight, delta);
+        const real w = weight[k - first];
+        const Terms a = terms_of(m, row0, column, k, w, delta), b = terms_of(m, row1, column, k, w, delta);
+        const Terms c = terms_of(m, row2, column, k, w, delta), d = terms_of(m, row3, column, k, w, delta);
         loss += a.loss + b.loss + c.loss + d.loss;
         product0 += a.product_i, product1 += b.product_i, product2 += c.product_i, product3 += d.product_i;
         cosine0 += a.cosine, cosine1 += b.cosine, cosine2 += c.cosine, cosine3 += d.cosine;
@@ -105,14 +107,15 @@ INLINE double add_four_rows(Matrices m, const Row *row, Arms arms, size_t i, siz
     arms.product[i + 2] += product2, arms.product[i + 3] += product3;
     arms.cosine[i] += cosine0, arms.cosine[i + 1] += cosine1;
     arms.cosine[i + 2] += cosine2, arms.cosine[i + 3] += cosine3;
-    return (double)(weight * loss);
+    return (double)loss;
 }
 
-INLINE double add_row(Matrices m, Row row, Arms arms, size_t i, size_t first, size_t last, real weight, real delta) {
+INLINE double add_row(Matrices m, Row row, Arms arms, size_t i, size_t first, size_t last, const real *weight,
+                      real delta) {
     real loss = 0, product = 0, cosine = 0;
 #pragma omp simd reduction(+ : loss, product, cosine)
     for (size_t k = first; k < last; k++) {
-        const Terms a = terms_of(m, row, column_of(arms, k), k, weight, delta);
+        const Terms a = terms_of(m, row, column_of(arms, k), k, weight[k - first], delta);
         loss += a.loss;
         product += a.product_i;
         cosine += a.cosine;
@@ -121,11 +124,11 @@ INLINE double add_row(Matrices m, Row row, Arms arms, size_t i, size_t first, si
     }
     arms.product[i] += product;
     arms.cosine[i] += cosine;
-    return (double)(weight * loss);
+    return (double)loss;
 }
 
 INLINE double add_rows(Matrices m, Arms arms, size_t n, size_t start, size_t stop, size_t first, size_t last,
-                       real weight, real delta) {
+                       const real *weight, real delta) {
     double loss = 0;
     size_t i = start;
     for (; i + 4 <= stop; i += 4) {
@@ -157,6 +160,8 @@ double angle_sum(size_t n, size_t first_vertex, size_t num_vertices, size_t star
     const size_t size = num_vertices * n;
     const Matrices m = {square_s, square_t, slope};
     double loss = 0;
+    real weight[BLOCK + WIDTH];
+    for (size_t k = 0; k < BLOCK + WIDTH; k++) weight[k] = k < BLOCK ? (real)0.5 : 1;
     memset(work, 0, 2 * size * sizeof(real));
     for (size_t v = 0; v < num_vertices; v++) {
         measure_arms(n, square_s + (first_vertex + v) * n, work + 2 * size + v * n, work + 3 * size + v * n);
@@ -169,12 +174,7 @@ double angle_sum(size_t n, size_t first_vertex, size_t num_vertices, size_t star
             for (size_t v = 0; v < num_vertices; v++) {
                 real *const w = work + v * n;
                 const Arms arms = {w + 2 * size, w + 3 * size, w + 4 * size, w + 5 * size, w, w + size};
-                size_t beyond = left;
-                if (left == row) {
-                    loss += add_rows(m, arms, n, row, end, row, end, (real)0.5, delta);
-                    beyond = end;
-                }
-                loss += add_rows(m, arms, n, row, end, beyond, right, 1, delta);
+                loss += add_rows(m, arms, n, row, end, left, right, left == row ? weight : weight + BLOCK, delta);
             }
         }
     }

@@ -10,7 +10,7 @@ def squared_distances(x_ND):
 
 def brute_force(student_NN, teacher_NN, delta, vertices):
     """Loss, and its derivative in the squared distance of each pair."""
-    leaf_NN = student_NN.double().requires_grad_()
+    leaf_NN = student_NN.double().clone().requires_grad_()
     cosines = []
     for square_NN in (leaf_NN, teacher_NN.double()):
         arm_VN = square_NN[vertices]
