@@ -23,6 +23,8 @@ _SPARE = 4
 # Values at once: few enough for the processor's cache.
 _VALUES = 2**17
 _SEARCHED = 64
+# Largest magnitudes of at least two to this power are left as they are: unit vectors need no copy.
+_SMALL = -10
 
 
 def nearest_neighbours(queries: Tensor, gallery: Tensor | None = None, k: int = 1) -> Tensor:
@@ -162,7 +164,8 @@ def scaled(queries: Tensor, gallery: Tensor | None) -> tuple[Tensor, Tensor]:
         dtype = torch.promote_types(gallery.dtype, dtype)
     both = [x_ND.detach().to(dtype) for x_ND in (queries, gallery) if x_ND is not None]
     exponent = torch.frexp(torch.stack([x for x_ND in both for x in x_ND.aminmax()]).abs().amax()).exponent
-    both = [torch.ldexp(x_ND, -exponent) for x_ND in both]
+    if not _SMALL <= exponent <= 0:
+        both = [torch.ldexp(x_ND, -exponent) for x_ND in both]
     return both[0], both[-1]
 
 

@@ -218,4 +218,4 @@ def _product(left_BD: Tensor, right_DT: Tensor, out: Tensor | None) -> Tensor:
 @full_precision
 def _lengths(x_ND: Tensor) -> Tensor:
     """Squared lengths, shape (N,), without memory for the squares."""
-    return torch.linalg.vecdot(x_ND, x_ND, dim=1)
+    return torch.linalg.vector_norm(x_ND, dim=1).square()
