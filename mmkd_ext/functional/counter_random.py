@@ -9,12 +9,10 @@ Shape suffixes: B samples, N numbers per sample.
 
 import numpy as np
 
+from mmkd_ext.functional.hashing import mix_bits
+
 __all__ = ['counter_keys', 'counter_uniform']
 
-# SplitMix64: the increment (2^64 over the golden ratio) and the two multipliers of its finaliser.
-_INCREMENT = np.uint64(0x9E3779B97F4A7C15)
-_MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
-_SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
 _MANTISSA_BITS = 53
 
 
@@ -33,7 +31,7 @@ def counter_keys(*words: int | np.ndarray) -> np.ndarray:
     keys = np.zeros(1, dtype=np.uint64)
     for word in words:
         word = np.asarray(word % 2**64 if isinstance(word, int) else word).astype(np.uint64)
-        keys = _mix(keys + word)
+        keys = mix_bits((keys + word).view(np.int64)).view(np.uint64)
     return keys
 
 
@@ -50,11 +48,3 @@ def counter_uniform(keys_B: np.ndarray, stream: int, num: int) -> np.ndarray:
     """
     bits_BN = counter_keys(keys_B[:, None], stream, np.arange(num))
     return (bits_BN >> np.uint64(64 - _MANTISSA_BITS)).astype(np.float64) * 2.0**-_MANTISSA_BITS
-
-
-def _mix(bits: np.ndarray) -> np.ndarray:
-    with np.errstate(over='ignore'):  # sums and products are meant modulo 2^64
-        bits = bits + _INCREMENT
-        for shift, multiplier in zip(_SHIFTS, _MULTIPLIERS, strict=False):
-            bits = (bits ^ (bits >> shift)) * multiplier
-    return bits ^ (bits >> _SHIFTS[-1])

@@ -4,17 +4,22 @@ The same numbers come out on every device and in every process, at any time: wha
 knows its step.
 """
 
+from typing import TypeVar
+
+import numpy as np
 import torch
 from torch import Tensor
 
 __all__ = ['mix_bits', 'uniform_noise']
 
+_Bits = TypeVar('_Bits', Tensor, np.ndarray)
 
-def mix_bits(x: Tensor) -> Tensor:
+
+def mix_bits(x: _Bits) -> _Bits:
     """Scramble 64 bits: the output function of the generator SplitMix64; products wrap around.
 
     Args:
-        x: Any int64 tensor.
+        x: Any int64 tensor, or an int64 array of one or more dimensions.
 
     Returns:
         The same shape; different numbers stay different.
@@ -41,5 +46,5 @@ def uniform_noise(shape: tuple[int, ...], seed: int, step: Tensor) -> Tensor:
     return _shift_right(mix_bits(stream + place), 41).float() / 2**23
 
 
-def _shift_right(x: Tensor, bits: int) -> Tensor:
+def _shift_right(x: _Bits, bits: int) -> _Bits:
     return (x >> bits) & (2 ** (64 - bits) - 1)
