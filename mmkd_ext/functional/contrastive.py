@@ -54,10 +54,11 @@ def contrastive_loss(
     near_NN, far_NN = distance_NN.square(), (margin - distance_NN).clamp(min=0).square()
     if mining == 'all':
         positive_NN, negative_NN = pair_masks(labels)
-        total = (near_NN * positive_NN * negative_NN.sum(dim=1, keepdim=True)).sum()
-        total = total + (far_NN * negative_NN * positive_NN.sum(dim=1, keepdim=True)).sum()
-        num_triplets = (positive_NN * negative_NN.sum(dim=1, keepdim=True)).sum()
-        return total / (2 * num_triplets.clamp(min=1))
+        # The triplets that a pair is part of.
+        near_weight_NN = positive_NN * negative_NN.sum(dim=1, keepdim=True)
+        far_weight_NN = negative_NN * positive_NN.sum(dim=1, keepdim=True)
+        total = (near_NN * near_weight_NN).sum() + (far_NN * far_weight_NN).sum()
+        return total / (2 * near_weight_NN.sum().clamp(min=1))
     mined = mine_negatives(embedding, distance_NN, labels, mining, seed, step)
     terms_NN = near_NN + far_NN.gather(1, mined.negative_NN)
     return (terms_NN * mined.valid_NN).sum() / (2 * mined.valid_NN.sum().clamp(min=1))
