@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch.utils.data import Dataset
@@ -15,6 +14,7 @@ from torch.utils.data import Dataset
 from mmkd_ext import visualization
 from mmkd_ext.distill import Recorder
 from mmkd_ext.evaluation import best_head, read_prediction
+from mmkd_ext.hooks.final_evaluation_hook import FinalEvaluationHook
 from mmkd_ext.hooks.restart import student_of
 from mmkd_ext.registry import HOOKS
 from mmkd_ext.visualization import Assignment, CurveHistory, Discovery, DiscoveryCollector
@@ -26,7 +26,7 @@ _HISTORY = 'discovery_report_curves'
 
 
 @HOOKS.register_module()
-class DiscoveryReportHook(Hook):
+class DiscoveryReportHook(FinalEvaluationHook):
     """Writes a folder with pictures, numbers and a page that explains them, at the end of discovery.
 
     The last validation of a training run, and every test run, fill ``<work_dir>/<out_dir>``: ``report.md``,
@@ -49,10 +49,6 @@ class DiscoveryReportHook(Hook):
         KeyError: Before training, if ``tap`` names no module.
     """
 
-    # After LoggerHook (BELOW_NORMAL), so that the summary is the last thing on the console; before CheckpointHook
-    # (VERY_LOW), which writes the curves.
-    priority = 'LOW'
-
     def __init__(
         self,
         out_dir: str = 'report',
@@ -61,6 +57,7 @@ class DiscoveryReportHook(Hook):
         max_points: int = 2000,
         images_per_class: int = 12,
     ) -> None:
+        super().__init__()
         for name, value in (('max_points', max_points), ('images_per_class', images_per_class)):
             if value < 1:
                 raise ValueError(f'DiscoveryReportHook: expected {name} >= 1 but got {value}; give a positive number')
@@ -73,7 +70,6 @@ class DiscoveryReportHook(Hook):
         self._collector: DiscoveryCollector | None = None
         self._history = CurveHistory()
         self._saved: dict[str, Any] | None = None
-        self._is_training = False
         self._is_done = False
 
     def before_run(self, runner: Runner) -> None:
@@ -127,7 +123,7 @@ class DiscoveryReportHook(Hook):
         Args:
             runner: The runner.
         """
-        self._is_training = True
+        super().before_train(runner)
         on_disk, self._history = self._history, CurveHistory()
         progress, unit = visualization.progress(runner)
         if progress:
@@ -141,7 +137,7 @@ class DiscoveryReportHook(Hook):
         Args:
             runner: The runner.
         """
-        self._is_training = False
+        super().after_train(runner)
         if not self._is_done:
             runner.logger.warning(
                 'DiscoveryReportHook: training ended without a validation after its last iteration, so there is no '
@@ -170,11 +166,10 @@ class DiscoveryReportHook(Hook):
         self._history.add_losses(visualization.progress(runner)[0])
 
     def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
-        """Begin to collect, if this is a test, a validation on its own, or the last one of training."""
-        if mode == 'test':
-            self._collector = DiscoveryCollector(len(runner.test_dataloader.dataset), self.max_points)
-        elif mode == 'val' and (not self._is_training or runner.iter >= runner.max_iters):
-            self._collector = DiscoveryCollector(len(runner.val_dataloader.dataset), self.max_points)
+        """Begin to collect, if the report is about this evaluation."""
+        if self._is_final(runner, mode):
+            loader = runner.test_dataloader if mode == 'test' else runner.val_dataloader
+            self._collector = DiscoveryCollector(len(loader.dataset), self.max_points)
 
     def _before_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, mode: str = 'train') -> None:
         if mode != 'train' and self._collector is not None:

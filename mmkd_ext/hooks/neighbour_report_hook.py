@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from matplotlib.image import imsave
 from mmengine.dist import collect_results, is_main_process
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch.utils.data import Dataset
 from mmkd_ext.distill import FrozenTeacher
 from mmkd_ext.evaluation import EmbeddedSample, read_embedding
 from mmkd_ext.functional import nearest_neighbours
+from mmkd_ext.hooks.final_evaluation_hook import FinalEvaluationHook
 from mmkd_ext.hooks.restart import student_of
 from mmkd_ext.models.teacher import build_teacher, check_teacher_spec
 from mmkd_ext.registry import HOOKS
@@ -28,7 +28,7 @@ _STUDENT, _TEACHER = 'student', 'teacher'
 
 
 @HOOKS.register_module()
-class NeighbourReportHook(Hook):
+class NeighbourReportHook(FinalEvaluationHook):
     """Draws queries with their nearest images after the last validation of a training run, and after every test.
 
     The picture ``<work_dir>/<out_file>`` has a line for the model and, with ``teacher``, one for its teacher, so one
@@ -52,9 +52,6 @@ class NeighbourReportHook(Hook):
         KeyError: Before the run, if ``teacher_tap`` names no module.
     """
 
-    # After LoggerHook (BELOW_NORMAL), as other reports.
-    priority = 'LOW'
-
     def __init__(
         self,
         num_queries: int = 8,
@@ -64,6 +61,7 @@ class NeighbourReportHook(Hook):
         seed: int = 0,
         out_file: str = 'neighbours.png',
     ) -> None:
+        super().__init__()
         for name, value in (('num_queries', num_queries), ('num_neighbours', num_neighbours)):
             if value < 1:
                 raise ValueError(f'NeighbourReportHook: expected {name} >= 1 but got {value}; give a positive number')
@@ -77,7 +75,6 @@ class NeighbourReportHook(Hook):
         self.out_file = out_file
         self._teacher: FrozenTeacher | None = None
         self._samples: list[tuple[EmbeddedSample, np.ndarray | None]] | None = None
-        self._is_training = False
 
     def before_run(self, runner: Runner) -> None:
         """Build the teacher, so that what is wrong with it shows before hours of training.
@@ -90,25 +87,9 @@ class NeighbourReportHook(Hook):
             built = build_teacher(self.teacher, [self.teacher_tap], student, 'NeighbourReportHook: teacher')
             self._teacher = built.frozen.to(next(student.parameters()).device)
 
-    def before_train(self, runner: Runner) -> None:
-        """Note that only the last validation is drawn.
-
-        Args:
-            runner: The runner.
-        """
-        self._is_training = True
-
-    def after_train(self, runner: Runner) -> None:
-        """Note that a later validation is not part of training.
-
-        Args:
-            runner: The runner.
-        """
-        self._is_training = False
-
     def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
-        """Begin to collect, if this is a test, a validation on its own, or the last one of training."""
-        if mode == 'test' or (mode == 'val' and (not self._is_training or runner.iter >= runner.max_iters)):
+        """Begin to collect, if this evaluation is to be drawn."""
+        if self._is_final(runner, mode):
             self._samples = []
 
     def _after_iter(
