@@ -6,27 +6,12 @@ Cost: one GPU; not measured.
 Result: not run here; the RKD paper has Recall@1 85.2, from memory.
 """
 
-_base_ = [
-    '../_base_/models/embedding_resnet50.py',
-    '../_base_/datasets/retrieval_cars.py',
-    '../_base_/schedules/relation_80e.py',
-    '../_base_/default_runtime.py']
-
-model = dict(head=dict(normalize=False, loss=None))
+_base_ = './metric_learning-generation1_resnet50_80e_cars.py'
 
 custom_hooks = [
-    *_base_.custom_hooks,
+    *_base_.custom_hooks[:-1],
     dict(
-        type='mmkd_ext.DistillHook',
+        _base_.custom_hooks[-1],
         teacher=dict(
             config='{{ fileDirname }}/metric_learning-generation2_resnet50_80e_cars.py',
-            checkpoint='work_dirs/metric_learning-generation2_resnet50_80e_cars/epoch_80.pth'),
-        terms=dict(
-            rkd_distance=dict(
-                student='head.fc',
-                teacher='head.normalized',
-                loss=dict(type='mmkd_ext.RKDDistanceLoss', loss_weight=1.0)),
-            rkd_angle=dict(
-                student='head.fc',
-                teacher='head.normalized',
-                loss=dict(type='mmkd_ext.RKDAngleLoss', loss_weight=2.0))))]
+            checkpoint='work_dirs/metric_learning-generation2_resnet50_80e_cars/epoch_80.pth'))]
