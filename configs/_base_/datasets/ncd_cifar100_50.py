@@ -1,5 +1,7 @@
 # CIFAR-100, known classes 0-49, novel 50-99. Two large and two small views with the parameters of UNO and Cr-KD.
 # data/cifar100 holds train.bin and test.bin, or an unpacked official archive.
+_base_ = './ncd_protocol.py'
+
 data = dict(type='mmkd_ext.CIFAR100', data_root='data/cifar100')
 known = 50
 
@@ -34,34 +36,16 @@ train_dataloader = dict(
     batch_size=512,
     num_workers=2,
     persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
-    drop_last=True,
-    dataset=dict(
-        type='mmkd_ext.NovelClassSplit', known=known, dataset=dict(split='train', pipeline=train_pipeline, **data)))
+    dataset=dict(known=known, dataset=dict(pipeline=train_pipeline, **data)))
 val_dataloader = dict(
     batch_size=512,
     num_workers=2,
     persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='ConcatDataset',
         datasets=[
-            dict(
-                type='mmkd_ext.NovelClassSplit',
-                name='unlabelled_train',
-                known=known,
-                subset='unlabelled',
-                hide_labels=False,
-                dataset=dict(split='train', pipeline=test_pipeline, **data)),
-            dict(
-                type='mmkd_ext.NovelClassSplit',
-                name='test',
-                known=known,
-                hide_labels=False,
-                dataset=dict(split='test', pipeline=test_pipeline, **data))]))
+            dict(split, known=known, dataset=dict(split.dataset, pipeline=test_pipeline, **data))
+            for split in _base_.val_dataloader.dataset.datasets]))
 test_dataloader = val_dataloader
 
-val_evaluator = dict(type='mmkd_ext.NovelClassMetric', num_known=known)
+val_evaluator = dict(num_known=known)
 test_evaluator = val_evaluator

@@ -1,6 +1,8 @@
 # CUB-200-2011 with the classes of the Semantic Shift Benchmark: 100 known, 100 novel. Two views of 224 x 224.
 # The official code of Cr-KD also lists a ColorJitter() there; without arguments it changes nothing, so it is left out.
 # data/CUB_200_2011 holds images/, images.txt, image_class_labels.txt and train_test_split.txt.
+_base_ = './ncd_protocol.py'
+
 data = dict(type='CUB', data_root='data/CUB_200_2011')
 known = '{{ fileDirname }}/splits/cub_ssb.json'
 
@@ -17,34 +19,16 @@ train_dataloader = dict(
     batch_size=512,
     num_workers=4,
     persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
-    drop_last=True,
-    dataset=dict(
-        type='mmkd_ext.NovelClassSplit', known=known, dataset=dict(split='train', pipeline=train_pipeline, **data)))
+    dataset=dict(known=known, dataset=dict(pipeline=train_pipeline, **data)))
 val_dataloader = dict(
     batch_size=128,
     num_workers=4,
     persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='ConcatDataset',
         datasets=[
-            dict(
-                type='mmkd_ext.NovelClassSplit',
-                name='unlabelled_train',
-                known=known,
-                subset='unlabelled',
-                hide_labels=False,
-                dataset=dict(split='train', pipeline=test_pipeline, **data)),
-            dict(
-                type='mmkd_ext.NovelClassSplit',
-                name='test',
-                known=known,
-                hide_labels=False,
-                dataset=dict(split='test', pipeline=test_pipeline, **data))]))
+            dict(split, known=known, dataset=dict(split.dataset, pipeline=test_pipeline, **data))
+            for split in _base_.val_dataloader.dataset.datasets]))
 test_dataloader = val_dataloader
 
-val_evaluator = dict(type='mmkd_ext.NovelClassMetric', num_known=100)
+val_evaluator = dict(num_known=100)
 test_evaluator = val_evaluator
