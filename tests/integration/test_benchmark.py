@@ -5,11 +5,8 @@ import math
 import sys
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / 'tools'))
-
 import benchmark
+import pytest
 
 
 def run(monkeypatch, *arguments):

@@ -1,7 +1,6 @@
 """Every shipped config trains: two iterations of the stock Runner on four small images, with narrow networks."""
 
 import gc
-import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -14,18 +13,13 @@ from mmengine.dataset import DefaultSampler
 from mmengine.hub import get_config
 from mmengine.registry import DATA_SAMPLERS
 from mmengine.runner import Runner
+from official_layouts import WRITERS
 
+import train
 from mmkd_ext import visualization
 from mmkd_ext.datasets import CIFAR10, CIFAR100
 from mmkd_ext.datasets.omniglot_files import ALPHABETS
 from mmkd_ext.models.build import build_model_from_config
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[2] / 'tools'))
-
-from official_layouts import WRITERS
-
-import train
 from stages import dicts_in, find_stages, replace_everywhere
 
 pytestmark = pytest.mark.usefixtures('one_thread', 'folder')

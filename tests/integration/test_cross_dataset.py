@@ -1,19 +1,14 @@
 """tools/cross_dataset.py: models that others trained, on data sets that they have not seen."""
 
 import json
-import sys
-from pathlib import Path
 
+import cross_dataset
 import pytest
 import torch
 from matplotlib.image import imread
 
 from mmkd_ext.functional import recall_at_k
 from mmkd_ext.models.build import build_model_from_config
-
-sys.path.insert(0, str(Path(__file__).parents[2] / 'tools'))
-
-import cross_dataset
 
 CONFIG = """
 default_scope = 'mmpretrain'

@@ -1,7 +1,6 @@
 """The shipped data configs, built as they are over small folders in the official layouts."""
 
 import random
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +9,12 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import default_collate
 from mmengine.registry import TRANSFORMS
+from official_layouts import RNG, WRITERS
 from PIL import Image, ImageOps
 from scipy import stats
 
 from mmkd_ext.datasets import CIFAR10, CIFAR100
 from mmkd_ext.registry import DATASETS
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from official_layouts import RNG, WRITERS
 
 pytestmark = pytest.mark.usefixtures('host_scope')
 
@@ -105,6 +101,37 @@ def test_known_digits(name, known):
     config = load(f'ncd_{name}')
     for dataset in [config.train_dataloader.dataset, *config.val_dataloader.dataset.datasets]:
         assert ''.join(DATASETS.build(dataset).classes[:5]) == known
+
+
+def test_generalised_data_of_cifar100(data, tmp_path, monkeypatch):
+    """Of ten classes, half of the images of the first five are labelled; SPLIT_SEED says which, in both stages."""
+    data(load('ncd_cifar100_50'))
+    monkeypatch.setattr(CIFAR100, 'images_per_file', {'train': 800, 'test': 100})
+    file = tmp_path / 'data/cifar100/train.bin'
+    rows = np.frombuffer(file.read_bytes() * 8, dtype=np.uint8).reshape(800, 3074).copy()
+    rows[:, 2:] = RNG.integers(0, 256, (800, 3072), dtype=np.uint8)
+    rows.tofile(file)
+
+    def build(name, seed):
+        monkeypatch.setenv('SPLIT_SEED', str(seed))
+        return DATASETS.build(load(name).train_dataloader.dataset)
+
+    train = build('gcd_cifar100_10x500', seed=3)
+    assert ' '.join(train.classes) == 'apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle'
+    labels = train.get_gt_labels()
+    np.testing.assert_array_equal(np.bincount(labels + 1), [60, 4, 4, 4, 4, 4])
+    assert tuple(train.images.shape) == (80, 3, 16, 16)
+
+    stage_one = build('supervised_gcd_cifar100_10x500', seed=3)
+    assert torch.equal(stage_one.images, train.images[labels >= 0])
+    assert not np.array_equal(build('gcd_cifar100_10x500', seed=4).get_gt_labels(), labels)
+
+    monkeypatch.setenv('SPLIT_SEED', '3')
+    unlabelled, test = DATASETS.build(load('gcd_cifar100_10x500').val_dataloader.dataset).datasets
+    np.testing.assert_array_equal(np.bincount(unlabelled.get_gt_labels()), [4] * 5 + [8] * 5)
+    np.testing.assert_array_equal(test.get_gt_labels(), np.arange(10))
+    test = DATASETS.build(load('supervised_gcd_cifar100_10x500').val_dataloader.dataset)
+    np.testing.assert_array_equal(test.get_gt_labels(), np.arange(5))
 
 
 def test_channels_stay_red_green_blue(data, tmp_path):

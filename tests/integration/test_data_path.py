@@ -1,6 +1,5 @@
 """The two data paths of small images: one image after the other by PIL in workers, and whole batches on the device."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +11,12 @@ from mmengine.logging import MessageHub
 from mmengine.registry import TRANSFORMS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
+from official_layouts import WRITERS
 from scipy import stats
 
 from mmkd_ext.checkpoint import load_checkpoint_safely
 from mmkd_ext.datasets import CIFAR100
 from mmkd_ext.registry import DATASETS, MODELS
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from official_layouts import WRITERS
 
 pytestmark = pytest.mark.usefixtures('host_scope', 'one_thread')
 

@@ -3,16 +3,12 @@
 import csv
 import io
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from chromium import CONTROL, Chromium, Page, find_chromium
+from PIL import Image
 
 from mmkd_ext.visualization import ClassCount, DiscoveryResult, write_assignments_csv, write_html_report
 

@@ -1,19 +1,15 @@
 """The shipped recipes of metric learning against the flags of RKD's official scripts."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import PARAM_SCHEDULERS
+from official_layouts import WRITERS
 from torch import nn
 
 from mmkd_ext.registry import DATASETS, MODELS
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from official_layouts import WRITERS
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'metric_learning'
 EPOCHS = {'cub': 80, 'cars': 80, 'sop': 120}  # of students

@@ -1,17 +1,12 @@
 """The plain published forms of ``tests/oracles`` against official outputs, and where there are none against loops."""
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
-import pytest
-import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / 'oracles'))
-
 import published_discovery
 import published_relations
+import pytest
+import torch
 
 F64 = {'rtol': 1e-9, 'atol': 1e-12}
 

@@ -3,18 +3,14 @@
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
-
-sys.path.insert(0, str(Path(__file__).parents[2] / 'tools'))
-
 import reproduce
 import reproduce_recipe
 import reproduce_report
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 from reproduce_log import is_finished, result
 from reproduce_recipe import Run, Settings, make_runs
 from reproduce_runs import Deadline, work

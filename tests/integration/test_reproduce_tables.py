@@ -1,17 +1,13 @@
 """The tables of tools/reproduce.py: what they say, and what becomes of their configs."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config
-
-sys.path.insert(0, str(Path(__file__).parents[2] / 'tools'))
-
 import reproduce
 import reproduce_report
 import tables
+from mmengine.config import Config
 from reproduce_recipe import Settings, make_runs, shorten
 from tables import TABLES, find_table
 

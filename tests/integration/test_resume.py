@@ -22,7 +22,6 @@ import torch
 from mmkd_ext.checkpoint import load_checkpoint_safely
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / 'tools'))
 
 NUM_KILLS = int(os.environ.get('MMKD_KILLS', '4'))
 PLACES = ('anywhere', 'checkpoint', 'validation', 'anywhere')

@@ -5,9 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / 'tools'))
-
 import run_seeds
 
 ROOT = Path(__file__).parents[2]

@@ -1,12 +1,7 @@
 """tools/stages.py: what a recipe needs trained first."""
 
-import sys
-from pathlib import Path
-
 import pytest
 from mmengine.config import Config
-
-sys.path.insert(0, str(Path(__file__).parents[2] / 'tools'))
 
 import stages
 

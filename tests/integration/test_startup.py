@@ -1,15 +1,11 @@
 """tools/startup.py: several processes on a machine without a GPU."""
 
-import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
-
-sys.path.insert(0, str(Path(__file__).parents[2] / 'tools'))
 
 import startup
 

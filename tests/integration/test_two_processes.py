@@ -6,7 +6,6 @@ process. And batch norm, native in the run alone, takes its statistics over both
 """
 
 import os
-import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,11 +15,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import distributed
 
-from mmkd_ext.checkpoint import load_checkpoint_safely
-
-sys.path.insert(0, str(Path(__file__).parents[2] / 'tools'))
-
 import startup
+from mmkd_ext.checkpoint import load_checkpoint_safely
 
 ROOT = Path(__file__).parents[2]
 LOSSES = ('loss_cluster', 'loss_crkd')
