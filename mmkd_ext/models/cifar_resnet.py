@@ -3,18 +3,17 @@
 from collections.abc import Sequence
 
 import torch
-from mmengine.model import BaseModule, Sequential
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmkd_ext.models.cifar_stages import HE_NORMAL, CIFARStages
 from mmkd_ext.registry import MODELS
 
 __all__ = ['CIFARResNet']
 
-_INIT = [dict(type='Kaiming', layer='Conv2d'), dict(type='Constant', layer='BatchNorm2d', val=1)]
-
 
 @MODELS.register_module()
-class CIFARResNet(BaseModule):
+class CIFARResNet(CIFARStages):
     """ResNet of depth 6n + 2 for images of 32x32 pixels: three stages of n basic blocks, strides 1, 2 and 2.
 
     ``ResNet_CIFAR`` of mmpretrain is another network, the wide one of ImageNet with a small stem: its ResNet-18 has 40
@@ -29,7 +28,7 @@ class CIFARResNet(BaseModule):
         stem_channels: Width of the first convolution.
         base_channels: Width of the first stage; the others have 2 and 4 times as much. The benchmark's ``resnet8x4`` is
             ``depth=8, stem_channels=32, base_channels=64``, its ``resnet32x4`` the same with ``depth=32``.
-        out_indices: Which of the stages 0, 1, 2 to return.
+        out_indices: Which of the stages 0, 1, 2 to return. No map has negative values.
         init_cfg: Initialisation, as in mmengine; He's normal one by default.
 
     Raises:
@@ -47,42 +46,15 @@ class CIFARResNet(BaseModule):
         stem_channels: int = 16,
         base_channels: int = 16,
         out_indices: Sequence[int] = (2,),
-        init_cfg: dict | list[dict] | None = _INIT,
+        init_cfg: dict | list[dict] | None = HE_NORMAL,
     ) -> None:
-        super().__init__(init_cfg)
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f'CIFARResNet: expected depth 6n + 2 but got {depth}; use 8, 14, 20, 32, 44, 56 or 110')
-        if not out_indices or not set(out_indices) <= {0, 1, 2}:
-            raise ValueError(f'CIFARResNet: expected out_indices of 0, 1, 2 but got {out_indices}; (2,) is the last')
-        self.out_indices = tuple(out_indices)
-        self.stem = nn.Sequential(
+        stem = nn.Sequential(
             nn.Conv2d(in_channels, stem_channels, 3, padding=1, bias=False), nn.BatchNorm2d(stem_channels), nn.ReLU()
         )
         widths = [stem_channels, base_channels, 2 * base_channels, 4 * base_channels]
-        self.stages = nn.ModuleList(
-            _stage(width_in, width, stride, num_blocks=(depth - 2) // 6)
-            for width_in, width, stride in zip(widths, widths[1:], (1, 2, 2), strict=False)
-        )
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Compute the maps of the chosen stages.
-
-        Args:
-            images: (B, in_channels, h, w).
-
-        Returns:
-            Stage i: (B, base_channels * 2 ** i, h / 2 ** i, w / 2 ** i), odd sizes rounded up, without negative values.
-        """
-        features, maps = self.stem(images), []
-        for stage in self.stages:
-            features = stage(features)
-            maps.append(features)
-        return tuple(maps[index] for index in self.out_indices)
-
-
-def _stage(width_in: int, width: int, stride: int, num_blocks: int) -> Sequential:
-    others = [_BasicBlock(width, width) for _ in range(num_blocks - 1)]
-    return Sequential(_BasicBlock(width_in, width, stride), *others)
+        super().__init__(stem, widths, _BasicBlock, (depth - 2) // 6, out_indices, init_cfg)
 
 
 class _BasicBlock(BaseModule):

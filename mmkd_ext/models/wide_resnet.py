@@ -3,18 +3,17 @@
 from collections.abc import Sequence
 
 import torch
-from mmengine.model import BaseModule, Sequential
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmkd_ext.models.cifar_stages import HE_NORMAL, CIFARStages
 from mmkd_ext.registry import MODELS
 
 __all__ = ['WideResNet']
 
-_INIT = [dict(type='Kaiming', layer='Conv2d'), dict(type='Constant', layer='BatchNorm2d', val=1)]
-
 
 @MODELS.register_module()
-class WideResNet(BaseModule):
+class WideResNet(CIFARStages):
     """WRN-d-k for images of 32x32 pixels: three stages of n = (d - 4) / 6 pre-activation blocks, widths 16k, 32k, 64k.
 
     Source: Zagoruyko & Komodakis, Wide Residual Networks, BMVC 2016, https://arxiv.org/abs/1605.07146, without dropout,
@@ -42,44 +41,16 @@ class WideResNet(BaseModule):
         widen_factor: int,
         in_channels: int = 3,
         out_indices: Sequence[int] = (2,),
-        init_cfg: dict | list[dict] | None = _INIT,
+        init_cfg: dict | list[dict] | None = HE_NORMAL,
     ) -> None:
-        super().__init__(init_cfg)
         if depth < 10 or (depth - 4) % 6:
             raise ValueError(f'WideResNet: expected depth 6n + 4 but got {depth}; use 10, 16, 22, 28 or 40')
         if widen_factor < 1:
             raise ValueError(f'WideResNet: expected widen_factor >= 1 but got {widen_factor}; 1 is not widened')
-        if not out_indices or not set(out_indices) <= {0, 1, 2}:
-            raise ValueError(f'WideResNet: expected out_indices of 0, 1, 2 but got {out_indices}; (2,) is the last')
-        self.out_indices = tuple(out_indices)
         widths = [16, 16 * widen_factor, 32 * widen_factor, 64 * widen_factor]
-        self.stem = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
-        stages = [
-            _stage(width_in, width, stride, num_blocks=(depth - 4) // 6)
-            for width_in, width, stride in zip(widths, widths[1:], (1, 2, 2), strict=False)
-        ]
-        stages[-1].append(nn.BatchNorm2d(widths[-1])).append(nn.ReLU())
-        self.stages = nn.ModuleList(stages)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Compute the maps of the chosen stages.
-
-        Args:
-            images: (B, in_channels, h, w).
-
-        Returns:
-            Stage i: (B, 16 * k * 2 ** i, h / 2 ** i, w / 2 ** i), odd sizes rounded up.
-        """
-        features, maps = self.stem(images), []
-        for stage in self.stages:
-            features = stage(features)
-            maps.append(features)
-        return tuple(maps[index] for index in self.out_indices)
-
-
-def _stage(width_in: int, width: int, stride: int, num_blocks: int) -> Sequential:
-    others = [_PreActivationBlock(width, width) for _ in range(num_blocks - 1)]
-    return Sequential(_PreActivationBlock(width_in, width, stride), *others)
+        stem = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
+        super().__init__(stem, widths, _PreActivationBlock, (depth - 4) // 6, out_indices, init_cfg)
+        self.stages[-1].append(nn.BatchNorm2d(widths[-1])).append(nn.ReLU())
 
 
 class _PreActivationBlock(BaseModule):
