@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.image import imsave
 from reproduce_log import is_finished, result
 from reproduce_recipe import Run, Settings
+from scipy.stats import sem
 from tables import Table
 
 from mmkd_ext.visualization import curves_figure, style
@@ -65,7 +66,7 @@ def mean_and_error(values: list[float]) -> tuple[float | None, float | None]:
     """Return mean and standard error of the mean, as far as there are values enough."""
     if not values:
         return None, None
-    return float(np.mean(values)), float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
+    return float(np.mean(values)), float(sem(values)) if len(values) > 1 else None
 
 
 def markdown(summary: dict[str, Any]) -> str:

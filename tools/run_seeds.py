@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config
+from scipy.stats import sem
 
 import train
 
@@ -119,7 +120,7 @@ def _difference(runs: Runs, base: Runs, metric: str) -> str:
 
 
 def _standard_error(values: np.ndarray) -> float:
-    return values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float('nan')
+    return sem(values) if len(values) > 1 else float('nan')
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
+from scipy.stats import sem
 from torch import Tensor
 
 from mmkd_ext.functional.episodes import draw_episodes
@@ -108,7 +109,7 @@ def mean_and_interval(accuracies: np.ndarray) -> tuple[float, float]:
     Args:
         accuracies: (E,), at least two.
     """
-    return float(accuracies.mean()), float(1.96 * accuracies.std(ddof=1) / np.sqrt(len(accuracies)))
+    return float(accuracies.mean()), float(1.96 * sem(accuracies))
 
 
 def _accuracies(embedding_BD: Tensor, episodes_EWS: np.ndarray, num_shots: int) -> np.ndarray:
