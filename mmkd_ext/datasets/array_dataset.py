@@ -3,10 +3,11 @@
 from typing import Any
 
 import numpy as np
-from mmengine.dataset import BaseDataset
+
+from mmkd_ext.datasets.labelled_dataset import LabelledDataset
 
 
-class ArrayDataset(BaseDataset):
+class ArrayDataset(LabelledDataset):
     """Images and labels held in memory; a sample is ``dict(img=(H, W, 3) RGB or (H, W) grey uint8, gt_label=int)``.
 
     RGB is the order of all our in-memory data, of PIL and so of every ``torchvision/...`` transform; their configs need
@@ -30,12 +31,3 @@ class ArrayDataset(BaseDataset):
         """Return one ``dict(img, gt_label)`` per image."""
         images, labels = self.load_arrays()
         return [{'img': image, 'gt_label': label} for image, label in zip(images, labels.tolist(), strict=True)]
-
-    def get_gt_labels(self) -> np.ndarray:
-        """Return the labels of all samples, (N,) int64."""
-        self.full_init()
-        return np.array([info['gt_label'] for info in self.data_list], dtype=np.int64)
-
-    def get_cat_ids(self, idx: int) -> list[int]:
-        """Return the label of one sample in a list, as mmengine's class-balanced wrappers expect it."""
-        return [self.get_data_info(idx)['gt_label']]

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.dataset import BaseDataset
+
+from mmkd_ext.datasets.labelled_dataset import LabelledDataset
 
 __all__ = ['ImageClasses']
 
 
-class ImageClasses(BaseDataset):
+class ImageClasses(LabelledDataset):
     """Images on disk, in a split by classes: no class of ``'train'`` has an image in ``'test'``.
 
     A sample is ``dict(img_path=str, gt_label=int)``. Labels are those of the whole data set, from 0, so that a label
@@ -49,15 +50,6 @@ class ImageClasses(BaseDataset):
             {'img_path': str(root / path), 'gt_label': label}
             for path, label in zip(paths, np.asarray(labels).tolist(), strict=True)
         ]
-
-    def get_gt_labels(self) -> np.ndarray:
-        """Return the labels of all samples, (N,) int64."""
-        self.full_init()
-        return np.array([self.get_data_info(index)['gt_label'] for index in range(len(self))], dtype=np.int64)
-
-    def get_cat_ids(self, idx: int) -> list[int]:
-        """Return the label of one sample in a list, as mmengine's class-balanced wrappers expect it."""
-        return [self.get_data_info(idx)['gt_label']]
 
     def wrong_layout(self, root: Path, expected: str) -> FileNotFoundError:
         """Make the error for a folder without what should be in it.

@@ -5,9 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from mmengine.dataset import BaseDataset
-
+from mmkd_ext.datasets.labelled_dataset import LabelledDataset
 from mmkd_ext.functional.pictures import read_square
 from mmkd_ext.registry import DATASETS
 
@@ -15,7 +13,7 @@ __all__ = ['ListedImages']
 
 
 @DATASETS.register_module()
-class ListedImages(BaseDataset):
+class ListedImages(LabelledDataset):
     """Squares cut from the images of a list; ``gt_label`` is -1 for those without label.
 
     The file is ``{"folder": ..., "classes": [...], "paths": [...], "labels": [...]}``, as ``tools/discover.py`` writes
@@ -41,16 +39,16 @@ class ListedImages(BaseDataset):
         self.side = side
         self.subset = subset
         self.in_memory = in_memory
-        listed = json.loads(Path(ann_file).read_text(encoding='utf-8'))
-        metainfo = {'classes': tuple(listed['classes']), 'num_known': len(listed['classes'])}
+        self._listed = json.loads(Path(ann_file).read_text(encoding='utf-8'))
+        classes = tuple(self._listed['classes'])
+        metainfo = {'classes': classes, 'num_known': len(classes)}
         super().__init__(ann_file=ann_file, metainfo=metainfo, serialize_data=False, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Return one ``dict(img_path, gt_label)`` per image, with ``img`` if they are held in memory."""
-        listed = json.loads(Path(self.ann_file).read_text(encoding='utf-8'))
         infos = [
-            {'img_path': os.path.join(listed['folder'], path), 'gt_label': label}
-            for path, label in zip(listed['paths'], listed['labels'], strict=True)
+            {'img_path': os.path.join(self._listed['folder'], path), 'gt_label': label}
+            for path, label in zip(self._listed['paths'], self._listed['labels'], strict=True)
             if self.subset == 'all' or label >= 0
         ]
         if self.in_memory:
@@ -65,12 +63,3 @@ class ListedImages(BaseDataset):
         if 'img' not in info:
             info['img'] = read_square(path, self.side)
         return info
-
-    def get_gt_labels(self) -> np.ndarray:
-        """Return the labels of all samples, (N,) int64, -1 without label."""
-        self.full_init()
-        return np.array([info['gt_label'] for info in self.data_list], dtype=np.int64)
-
-    def get_cat_ids(self, idx: int) -> list[int]:
-        """Return the label of one sample in a list, as mmengine's class-balanced wrappers expect it."""
-        return [self.data_list[idx]['gt_label']]

@@ -8,9 +8,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from mmengine.dataset import BaseDataset
-
+from mmkd_ext.datasets.labelled_dataset import LabelledDataset
 from mmkd_ext.registry import DATASETS
 
 __all__ = ['MiniImageNet']
@@ -19,7 +17,7 @@ NUM_CLASSES = {'train': 64, 'val': 16, 'test': 20}
 
 
 @DATASETS.register_module()
-class MiniImageNet(BaseDataset):
+class MiniImageNet(LabelledDataset):
     """Images of 100 classes, 600 of each in the original; the classes of the three splits are different.
 
     A sample is ``dict(img_path=..., gt_label=int)``. Classes are WordNet ids, ``'n01855672'``, sorted.
@@ -58,15 +56,6 @@ class MiniImageNet(BaseDataset):
         self._metainfo.setdefault('classes', tuple(classes))
         label_of = {name: label for label, name in enumerate(classes)}
         return [{'img_path': str(folder / file), 'gt_label': label_of[name]} for file, name in rows]
-
-    def get_gt_labels(self) -> np.ndarray:
-        """Return the labels of all samples, (N,) int64."""
-        self.full_init()
-        return np.array([self.get_data_info(index)['gt_label'] for index in range(len(self))], dtype=np.int64)
-
-    def get_cat_ids(self, idx: int) -> list[int]:
-        """Return the label of one sample in a list, as mmengine's class-balanced wrappers expect it."""
-        return [self.get_data_info(idx)['gt_label']]
 
     def _read_rows(self, path: Path) -> list[tuple[str, str]]:
         if not path.is_file():
