@@ -1,4 +1,4 @@
-"""What the losses between relations of samples have in common."""
+"""What the losses between samples have in common."""
 
 from typing import Any, ClassVar
 
@@ -7,10 +7,50 @@ from torch import Tensor, nn
 from mmkd_ext.functional.checks import check_not_negative
 from mmkd_ext.functional.gather import gather_with_grad, num_processes, own_rows, sum_with_grad
 
-__all__ = ['LabelledRelationLoss', 'RelationLoss']
+__all__ = ['LabelledRelationLoss', 'RelationLoss', 'WeightedLoss']
 
 
-class RelationLoss(nn.Module):
+class WeightedLoss(nn.Module):
+    """Base of losses that have a weight, and that take the samples of all processes on request.
+
+    Args:
+        loss_weight: Factor of the term.
+        gather: Take the samples of all processes.
+        **settings: Settings of the loss by name, for ``print(module)``.
+
+    Raises:
+        TypeError: If ``loss_weight`` is not a number.
+        ValueError: If ``loss_weight`` is negative or not finite.
+    """
+
+    def __init__(self, loss_weight: float = 1.0, *, gather: bool = False, **settings: Any) -> None:
+        super().__init__()
+        check_not_negative(type(self).__name__, loss_weight=loss_weight)
+        self.loss_weight = loss_weight
+        self.gather = gather
+        self.settings = settings
+
+    def joined(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Bring tensors to the device of the first, and with ``gather`` join those of all processes.
+
+        Args:
+            *tensors: Each has one row per sample of this process.
+
+        Returns:
+            As many, with one row per sample that takes part.
+        """
+        # What comes from data samples may lie on the CPU, where choosing by it stalls no GPU, but nccl does not go.
+        device = tensors[0].device
+        tensors = tuple(tensor.to(device, non_blocking=True) for tensor in tensors)
+        return tuple(map(gather_with_grad, tensors)) if self.gather else tensors
+
+    def extra_repr(self) -> str:
+        """Settings, as ``print(module)`` shows them."""
+        settings = {'loss_weight': self.loss_weight, 'gather': self.gather, **self.settings}
+        return ', '.join(f'{name}={value!r}' for name, value in settings.items())
+
+
+class RelationLoss(WeightedLoss):
     """A relation between the samples of a batch, times a weight; on request between those of all processes.
 
     Subclasses define :meth:`relation`.
@@ -22,27 +62,13 @@ class RelationLoss(nn.Module):
     ``gather``, relations between samples of different processes are not compared: with 32 samples and more on each that
     changes little, with few it is another objective.
 
-    Args:
-        loss_weight: Factor of the term.
-        gather: Relate the samples of all processes.
-        **settings: Settings of the relation by name, for ``print(module)``.
-
-    Raises:
-        TypeError: If ``loss_weight`` is not a number.
-        ValueError: If ``loss_weight`` is negative or not finite.
+    Arguments and errors are those of :class:`WeightedLoss`.
 
     Attributes:
         row_sharded: Whether :meth:`relation` takes ``rows``.
     """
 
     row_sharded: ClassVar[bool] = False
-
-    def __init__(self, loss_weight: float = 1.0, *, gather: bool = False, **settings: Any) -> None:
-        super().__init__()
-        check_not_negative(type(self).__name__, loss_weight=loss_weight)
-        self.loss_weight = loss_weight
-        self.gather = gather
-        self.settings = settings
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compute the weighted loss of one batch.
@@ -62,20 +88,6 @@ class RelationLoss(nn.Module):
             return self.loss_weight * sum_with_grad(self.relation(student, teacher, rows=own_rows(len(student))))
         return self.loss_weight * self.relation(student, teacher)
 
-    def joined(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Bring tensors to the device of the first, and with ``gather`` join those of all processes.
-
-        Args:
-            *tensors: Each has one row per sample of this process.
-
-        Returns:
-            As many, with one row per sample of the batch that is related.
-        """
-        # What comes from data samples may lie on the CPU, where choosing by it stalls no GPU, but nccl does not go.
-        device = tensors[0].device
-        tensors = tuple(tensor.to(device, non_blocking=True) for tensor in tensors)
-        return tuple(map(gather_with_grad, tensors)) if self.gather else tensors
-
     def relation(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compare the two networks; what :meth:`forward` weighs.
 
@@ -90,11 +102,6 @@ class RelationLoss(nn.Module):
             Scalar.
         """
         raise NotImplementedError
-
-    def extra_repr(self) -> str:
-        """Settings, as ``print(module)`` shows them."""
-        settings = {'loss_weight': self.loss_weight, 'gather': self.gather, **self.settings}
-        return ', '.join(f'{name}={value!r}' for name, value in settings.items())
 
 
 class LabelledRelationLoss(RelationLoss):

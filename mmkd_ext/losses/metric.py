@@ -3,16 +3,15 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmkd_ext.functional.checks import check_not_negative
-from mmkd_ext.functional.gather import gather_with_grad
 from mmkd_ext.functional.mining import check_metric_settings
+from mmkd_ext.losses.base import WeightedLoss
 
 __all__ = ['MetricLoss']
 
 
-class MetricLoss(nn.Module):
+class MetricLoss(WeightedLoss):
     """A loss of embeddings and labels with mined negatives, times a weight; on request over all processes.
 
     Subclasses define :meth:`compare`.
@@ -41,12 +40,8 @@ class MetricLoss(nn.Module):
     def __init__(
         self, loss_weight: float, *, margin: float, mining: str, seed: int, gather: bool, **settings: Any
     ) -> None:
-        super().__init__()
-        check_not_negative(type(self).__name__, loss_weight=loss_weight)
+        super().__init__(loss_weight, gather=gather, margin=margin, mining=mining, seed=seed, **settings)
         check_metric_settings(type(self).__name__, margin, mining)
-        self.loss_weight = loss_weight
-        self.gather = gather
-        self.settings = {'margin': margin, 'mining': mining, 'seed': seed, **settings}
         self.register_buffer('step', torch.zeros((), dtype=torch.int64))
 
     def forward(self, embedding: Tensor, labels: Tensor) -> Tensor:
@@ -62,10 +57,7 @@ class MetricLoss(nn.Module):
         Raises:
             ValueError: If shapes do not fit.
         """
-        labels = labels.to(embedding.device, non_blocking=True)
-        if self.gather:
-            embedding, labels = gather_with_grad(embedding), gather_with_grad(labels)
-        loss = self.compare(embedding, labels)
+        loss = self.compare(*self.joined(embedding, labels))
         if self.training:
             self.step += 1
         return self.loss_weight * loss
@@ -81,8 +73,3 @@ class MetricLoss(nn.Module):
             Scalar.
         """
         raise NotImplementedError
-
-    def extra_repr(self) -> str:
-        """Settings, as ``print(module)`` shows them."""
-        settings = {'loss_weight': self.loss_weight, 'gather': self.gather, **self.settings}
-        return ', '.join(f'{name}={value!r}' for name, value in settings.items())
