@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
+
 from benchmark_cases import DISCOVERY, LOSSES, build_call, path_of, published_bytes
 from benchmark_data import measure_data
 from benchmark_measure import describe_machine, milliseconds, peak_mib

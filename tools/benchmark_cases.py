@@ -16,7 +16,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / 'tests' / 'oracles'))
 
 import published_discovery
 import published_relations
-
 from mmkd_ext import functional
 from mmkd_ext.functional.kernels.choice import angle_path
 

@@ -1,11 +1,11 @@
 """What all relations together add to a training step: ResNet-18 of CIFAR size, taught by a ResNet-34."""
 
 import torch
-from benchmark_measure import milliseconds
 from mmengine.registry import init_default_scope
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from benchmark_measure import milliseconds
 from mmkd_ext.distill import Distillation, FrozenTeacher
 from mmkd_ext.hooks.distill_terms import build_term
 from mmkd_ext.registry import MODELS

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from mmengine.config import Config
+
 from reproduce_recipe import Run
 
 PIECES = 'pieces.jsonl'

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.config import Config
-from tables import Row, Table
 
 from stages import dicts_in, find_stages, replace_everywhere
+from tables import Row, Table
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.image import imsave
-from reproduce_log import is_finished, result
-from reproduce_recipe import Run, Settings
 from scipy.stats import sem
-from tables import Table
 
 from mmkd_ext.visualization import curves_figure, style
+from reproduce_log import is_finished, result
+from reproduce_recipe import Run, Settings
+from tables import Table
 
 NOT_RUN = 'not run yet'
 SMOKE = '**Smoke: tiny data and networks, to try the tool out. The numbers mean nothing.**'

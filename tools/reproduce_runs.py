@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from reproduce_log import PIECES, is_finished
-from reproduce_recipe import Run
 
 import train
+from reproduce_log import PIECES, is_finished
+from reproduce_recipe import Run
 
 _POLL_SECONDS = 0.2
 

@@ -4,6 +4,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.dataset import default_collate
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
+from mmengine.runner import IterBasedTrainLoop
+from mmengine.structures import BaseDataElement
+from torch import nn
+from torch.utils.data import DataLoader
+
 from distilled_net import (
     BATCH,
     TERMS,
@@ -19,15 +28,6 @@ from distilled_net import (
     teacher_of,
     the_hook,
 )
-from mmengine.dataset import default_collate
-from mmengine.logging import MMLogger
-from mmengine.model import BaseModel
-from mmengine.optim import OptimWrapper
-from mmengine.runner import IterBasedTrainLoop
-from mmengine.structures import BaseDataElement
-from torch import nn
-from torch.utils.data import DataLoader
-
 from mmkd_ext.hooks import DistillHook
 
 

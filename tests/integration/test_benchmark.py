@@ -5,8 +5,9 @@ import math
 import sys
 from pathlib import Path
 
-import benchmark
 import pytest
+
+import benchmark
 
 
 def run(monkeypatch, *arguments):

@@ -13,13 +13,13 @@ from mmengine.dataset import DefaultSampler
 from mmengine.hub import get_config
 from mmengine.registry import DATA_SAMPLERS
 from mmengine.runner import Runner
-from official_layouts import WRITERS
 
 import train
 from mmkd_ext import visualization
 from mmkd_ext.datasets import CIFAR10, CIFAR100
 from mmkd_ext.datasets.omniglot_files import ALPHABETS
 from mmkd_ext.models.build import build_model_from_config
+from official_layouts import WRITERS
 from stages import dicts_in, find_stages, replace_everywhere
 
 pytestmark = pytest.mark.usefixtures('one_thread', 'folder')

@@ -2,11 +2,11 @@
 
 import json
 
-import cross_dataset
 import pytest
 import torch
 from matplotlib.image import imread
 
+import cross_dataset
 from mmkd_ext.functional import recall_at_k
 from mmkd_ext.models.build import build_model_from_config
 

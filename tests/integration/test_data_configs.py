@@ -9,12 +9,12 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import default_collate
 from mmengine.registry import TRANSFORMS
-from official_layouts import RNG, WRITERS
 from PIL import Image, ImageOps
 from scipy import stats
 
 from mmkd_ext.datasets import CIFAR10, CIFAR100
 from mmkd_ext.registry import DATASETS
+from official_layouts import RNG, WRITERS
 
 pytestmark = pytest.mark.usefixtures('host_scope')
 

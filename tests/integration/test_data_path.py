@@ -11,12 +11,12 @@ from mmengine.logging import MessageHub
 from mmengine.registry import TRANSFORMS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
-from official_layouts import WRITERS
 from scipy import stats
 
 from mmkd_ext.checkpoint import load_checkpoint_safely
 from mmkd_ext.datasets import CIFAR100
 from mmkd_ext.registry import DATASETS, MODELS
+from official_layouts import WRITERS
 
 pytestmark = pytest.mark.usefixtures('host_scope', 'one_thread')
 

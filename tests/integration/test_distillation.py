@@ -9,6 +9,9 @@ from contextlib import contextmanager
 import pytest
 import torch
 import torch.distributed as dist
+from mmengine.optim import OptimWrapper
+from torch.nn.functional import cross_entropy
+
 from distilled_net import (
     TERMS,
     GramLoss,
@@ -24,9 +27,6 @@ from distilled_net import (
     teacher_of,
     the_hook,
 )
-from mmengine.optim import OptimWrapper
-from torch.nn.functional import cross_entropy
-
 from mmkd_ext.distill import FrozenTeacher
 
 

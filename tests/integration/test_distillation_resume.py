@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from distilled_net import TERMS, GramLoss, Watch, hook_config, logged, make_runner, save_teacher
 
+from distilled_net import TERMS, GramLoss, Watch, hook_config, logged, make_runner, save_teacher
 from mmkd_ext.hooks import DistillHook
 
 

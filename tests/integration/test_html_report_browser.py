@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import CONTROL, Chromium, Page, find_chromium
 from PIL import Image
 
+from chromium import CONTROL, Chromium, Page, find_chromium
 from mmkd_ext.visualization import ClassCount, DiscoveryResult, write_assignments_csv, write_html_report
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason='needs a Chromium browser in PATH')

@@ -6,10 +6,10 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import PARAM_SCHEDULERS
-from official_layouts import WRITERS
 from torch import nn
 
 from mmkd_ext.registry import DATASETS, MODELS
+from official_layouts import WRITERS
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'metric_learning'
 EPOCHS = {'cub': 80, 'cars': 80, 'sop': 120}  # of students

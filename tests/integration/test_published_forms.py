@@ -3,10 +3,11 @@
 import math
 
 import numpy as np
-import published_discovery
-import published_relations
 import pytest
 import torch
+
+import published_discovery
+import published_relations
 
 F64 = {'rtol': 1e-9, 'atol': 1e-12}
 

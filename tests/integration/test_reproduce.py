@@ -6,11 +6,12 @@ import signal
 from pathlib import Path
 
 import pytest
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
 import reproduce
 import reproduce_recipe
 import reproduce_report
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
 from reproduce_log import is_finished, result
 from reproduce_recipe import Run, Settings, make_runs
 from reproduce_runs import Deadline, work

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
+
 import reproduce
 import reproduce_report
 import tables
-from mmengine.config import Config
 from reproduce_recipe import Settings, make_runs, shorten
 from tables import TABLES, find_table
 
