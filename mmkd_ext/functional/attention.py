@@ -52,6 +52,8 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _attention(x_NCYX: Tensor, size: tuple[int, int]) -> Tensor:
-    x_NCYX = x_NCYX / x_NCYX.detach().abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=_SMALLEST)
-    activity_NYX = x_NCYX.square().mean(dim=1)
-    return unit_rows(functional.adaptive_avg_pool2d(activity_NYX, size).flatten(1))
+    peak_N111 = x_NCYX.detach().abs().amax(dim=(1, 2, 3), keepdim=True)
+    activity_NYX = (x_NCYX / peak_N111.clamp(min=_SMALLEST)).square().mean(dim=1)
+    if activity_NYX.shape[1:] != size:
+        activity_NYX = functional.adaptive_avg_pool2d(activity_NYX, size)
+    return unit_rows(activity_NYX.flatten(1))
