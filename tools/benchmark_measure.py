@@ -120,7 +120,7 @@ def _peak_cuda(call: Callable[[], object]) -> float:
 
 def _send_peak(sender: Connection, build: Callable[..., Callable[[], object]], settings: dict) -> None:
     torch.set_num_threads(1)
-    small = {name: min(value, 8) if isinstance(value, int) else value for name, value in settings.items()}
+    small = {name: min(value, 16) if isinstance(value, int) else value for name, value in settings.items()}
     build(**small)()  # loads libraries
     call = build(**settings)
     gc.collect()

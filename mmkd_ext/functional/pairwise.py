@@ -40,15 +40,16 @@ class Points(NamedTuple):
     """A batch as points in space: features = centre + unit * x.
 
     Attributes:
-        x_ND: Centred coordinates.
-        square_RN: Squared distances; exactly 0 on the diagonal and for points that coincide, else positive.
+        x_ND: Centred coordinates; None for a teacher, whose gradient nobody asks for.
+        square_RN: Squared distances; exactly 0 on the diagonal and for points that coincide, else positive. None when
+            they are no longer needed.
         unit: Power of two, a scalar tensor.
         rows: Which points the first axis of ``square_RN`` means.
         dtype: Of the features; that of the measurement may be more precise.
     """
 
-    x_ND: Tensor
-    square_RN: Tensor
+    x_ND: Tensor | None
+    square_RN: Tensor | None
     unit: Tensor
     rows: slice
     dtype: torch.dtype
@@ -74,8 +75,9 @@ def pairwise(student: Tensor, teacher: Tensor, rows: slice | None = None) -> tup
         points = once(_measure, student.detach(), dtype, bounds)
         other = None if points is None else once(_measure, teacher.detach(), dtype, bounds)
         if points is not None and other is not None:
-            return points, other
-    return tuple(once(_measure, x.detach(), torch.float64, bounds) for x in (student, teacher))
+            return points, other._replace(x_ND=None)
+    points, other = (once(_measure, x.detach(), torch.float64, bounds) for x in (student, teacher))
+    return points, other._replace(x_ND=None)
 
 
 def row_parts(x_RN: Tensor) -> list[slice]:

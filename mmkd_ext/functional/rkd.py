@@ -171,7 +171,9 @@ def _closed_form(
     # The third side of an angle lies between two samples of any rows.
     student, teacher = pairwise(student_ND, teacher_ND, rows if kind == 'rkd_distance' else None)
     loss, slope_RN = _SUMS[kind](student, teacher, delta, with_gradient, rows)
-    del teacher  # its memory is enough for what follows
+    # The memory of what the sums have read is enough for what follows.
+    del teacher
+    student = student._replace(square_RN=None)
     gradient_ND = student_ND.new_empty(0) if slope_RN is None else position_gradient(student, slope_RN)
     return loss.to(torch.promote_types(student_ND.dtype, teacher_ND.dtype)), gradient_ND.to(student_ND.dtype)
 
