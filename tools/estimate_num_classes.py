@@ -17,7 +17,7 @@ from mmengine.config import Config
 
 from mmkd_ext.functional import estimate_num_classes
 from mmkd_ext.visualization import num_classes_figure, style
-from num_classes import FILE, as_json, print_point, training_features
+from num_classes import FILE, print_point, training_features
 from startup import prepare
 
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     out = Path(args.out or Path(args.checkpoint).parent)
     out.mkdir(parents=True, exist_ok=True)
-    (out / FILE).write_text(json.dumps(as_json(found), indent=1))
+    (out / FILE).write_text(json.dumps(found.to_dict(), indent=1))
     imsave(out / 'num_classes.png', style.to_array(num_classes_figure(found)), dpi=style.DPI)
     by_accuracy = 'no opinion (fewer than two known classes)' if found.by_accuracy is None else found.by_accuracy
     print(

@@ -9,10 +9,7 @@ evaluation see a number; it also lies in ``num_classes.json`` in the work dir.
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +19,9 @@ from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_m
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from mmkd_ext.distill import FrozenTeacher
 from mmkd_ext.functional import estimate_num_classes
-from mmkd_ext.functional.num_classes import CurvePoint, NumClasses
-from mmkd_ext.hooks.cluster_hook import Embedder
+from mmkd_ext.functional.num_classes import CurvePoint
 from mmkd_ext.hooks.teacher_features import features_of_dataset, test_pipeline, with_pipeline
 from mmkd_ext.models.build import build_model_from_config, load_weights
 from mmkd_ext.samplers.labels import labels_of
@@ -44,24 +41,16 @@ def training_features(config: str, checkpoint: str, tap: str = 'embedding') -> t
     Returns:
         (N, D) float32, None in all processes but the main one; and the labels that training sees, (N,), -1 for none.
     """
+    who = 'num_classes_from'
     cfg = Config.fromfile(config)
     model = build_model_from_config(config)
-    load_weights(model, checkpoint, 'num_classes_from')
-    model.eval().to('cuda' if torch.cuda.is_available() else 'cpu')
+    load_weights(model, checkpoint, who)
+    model.to('cuda' if torch.cuda.is_available() else 'cpu')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
-    # The function reads nothing but the config of a runner.
-    dataset = with_pipeline(loader.dataset, Compose(test_pipeline(SimpleNamespace(cfg=cfg))))
-    features = features_of_dataset(Embedder(model, tap), tap, model, dataset, loader, 256)
-    return (None if features is None else features.numpy()), labels_of(loader.dataset, 'num_classes_from')
-
-
-def as_json(found: NumClasses) -> dict[str, Any]:
-    """All of an estimate, with the number of novel classes; what there is none of is None."""
-    content = {'num_novel': found.num_novel, **asdict(found)}
-    for point in content['curve']:
-        point.update({name: None for name, value in point.items() if np.isnan(value)})
-    return content
+    dataset = with_pipeline(loader.dataset, Compose(test_pipeline(cfg, who)), who)
+    features = features_of_dataset(FrozenTeacher(model, [tap], who=who), tap, model, dataset, loader, 256)
+    return (None if features is None else features.numpy()), labels_of(loader.dataset, who)
 
 
 def print_point(point: CurvePoint) -> None:
@@ -141,6 +130,6 @@ def _estimate(cfg: Config, progress: Callable[[CurvePoint], None]) -> int | None
     found = estimate_num_classes(features, labels, progress=progress)
     folder = Path(cfg.work_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE).write_text(json.dumps(as_json(found), indent=1))
+    (folder / FILE).write_text(json.dumps(found.to_dict(), indent=1))
     print(f'\n{found.num_known} known and {found.num_novel} novel classes\n', flush=True)
     return found.num_novel

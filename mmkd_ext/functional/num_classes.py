@@ -9,8 +9,9 @@ numbers are admissible, the second chooses among those.
 Suffixes: N samples, D dims, K known classes, R repetitions.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -68,6 +69,23 @@ class NumClasses:
     def num_novel(self) -> int:
         """Estimated number of novel classes, possibly 0."""
         return self.estimate - self.num_known
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it, with ``num_novel``, as JSON takes it: None for NaN."""
+        content = {'num_novel': self.num_novel, **asdict(self)}
+        for point in content['curve']:
+            point.update({name: None for name, value in point.items() if np.isnan(value)})
+        return content
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> 'NumClasses':
+        """Return what :meth:`to_dict` was made from."""
+        values = {name: value for name, value in content.items() if name != 'num_novel'}
+        curve = (
+            CurvePoint(**{name: np.nan if value is None else value for name, value in point.items()})
+            for point in content['curve']
+        )
+        return cls(**{**values, 'admissible': tuple(content['admissible']), 'curve': tuple(curve)})
 
 
 def estimate_num_classes(

@@ -17,10 +17,10 @@ from mmkd_ext.hooks.teacher_features import features_of_dataset, test_pipeline, 
 from mmkd_ext.registry import HOOKS
 from mmkd_ext.samplers.labels import labels_of
 
-__all__ = ['ClusterHook', 'Embedder']
+__all__ = ['ClusterHook']
 
 
-class Embedder:
+class _Embedder:
     """Makes features of a model in training look like those of a frozen teacher, for :func:`features_of_dataset`.
 
     Args:
@@ -81,7 +81,7 @@ class ClusterHook(Hook):
                 f"{len(heads)}; set cluster_head=dict(type='mmkd_ext.ClusterHead', ...)"
             )
         self._head = heads[0]
-        self._embedder = Embedder(student_of(runner), self.tap)
+        self._embedder = _Embedder(student_of(runner), self.tap)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Cluster, if a validation follows or this was the last epoch."""
@@ -99,7 +99,8 @@ class ClusterHook(Hook):
         centre = torch.empty_like(self._head.centre)
         model.eval()
         with same_randomness(centre.device):
-            dataset = with_pipeline(loader.dataset, Compose(test_pipeline(runner)))
+            pipeline = Compose(test_pipeline(runner.cfg, 'ClusterHook'))
+            dataset = with_pipeline(loader.dataset, pipeline, 'ClusterHook')
             features = features_of_dataset(self._embedder, self.tap, model, dataset, loader, self.batch_size)
         model.train()
         if features is not None:

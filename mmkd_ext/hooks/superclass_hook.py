@@ -115,7 +115,7 @@ class SuperclassHook(Hook):
 
     def _find(self, runner: Runner, teacher: FrozenTeacher, student: nn.Module, min_size: int) -> np.ndarray | None:
         """Read the superclasses, or compute them; None in all processes but the main one."""
-        pipeline = self.pipeline or test_pipeline(runner)
+        pipeline = self.pipeline or test_pipeline(runner.cfg, 'SuperclassHook')
         file = Path(self.cache or Path(runner.work_dir, 'superclasses')) / 'superclasses.json'
         identity, ids = {}, None
         if is_main_process():
@@ -146,7 +146,7 @@ class SuperclassHook(Hook):
     ) -> np.ndarray | None:
         began = time.perf_counter()
         loader = runner.train_dataloader
-        dataset = with_pipeline(loader.dataset, Compose(pipeline))
+        dataset = with_pipeline(loader.dataset, Compose(pipeline), 'SuperclassHook')
         features = features_of_dataset(teacher, self.tap, student, dataset, loader, self.batch_size)
         if features is None:
             return None

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.dist import gather, get_comm_device, get_dist_info
-from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -19,26 +19,35 @@ _EXCHANGED_ROWS = 16384
 """Rows per process that are exchanged at once, over a GPU where the backend is nccl: its memory is the student's."""
 
 
-def test_pipeline(runner: Runner) -> list[Mapping[str, Any]]:
-    """Return the pipeline of the validation data, or else of the test data, from the runner's config.
+def test_pipeline(cfg: Config, who: str) -> list[Mapping[str, Any]]:
+    """Return the pipeline of the validation data, or else of the test data, from the config of a training.
+
+    Args:
+        cfg: The config.
+        who: Who asks, for messages.
 
     Raises:
         ValueError: If the config has none.
     """
     for name in ('val_dataloader', 'test_dataloader'):
-        dataset = (runner.cfg.get(name) or {}).get('dataset')
+        dataset = (cfg.get(name) or {}).get('dataset')
         while isinstance(dataset, Mapping):
             if 'pipeline' in dataset:
                 return dataset['pipeline']
             dataset = dataset.get('dataset') or next(iter(dataset.get('datasets', ())), None)
     raise ValueError(
-        "SuperclassHook: expected a pipeline in the config's val_dataloader or test_dataloader but found none; give "
-        'pipeline=[...], the transforms of evaluation'
+        f"{who}: expected a pipeline in the config's val_dataloader or test_dataloader but found none; add one "
+        'with the transforms of evaluation'
     )
 
 
-def with_pipeline(dataset: Any, pipeline: Compose) -> Any:
+def with_pipeline(dataset: Any, pipeline: Compose, who: str) -> Any:
     """Return a view of a data set, and of all that it wraps, whose samples pass another pipeline; the data is shared.
+
+    Args:
+        dataset: The data set.
+        pipeline: Its view's.
+        who: Who asks, for messages.
 
     Raises:
         TypeError: If there is no pipeline to replace.
@@ -47,16 +56,16 @@ def with_pipeline(dataset: Any, pipeline: Compose) -> Any:
     vars(view).update(vars(dataset))
     for name in ('dataset', '_dataset'):  # mmengine's wrappers, and its cut for num_batch_per_epoch
         if name in vars(dataset):
-            setattr(view, name, with_pipeline(vars(dataset)[name], pipeline))
+            setattr(view, name, with_pipeline(vars(dataset)[name], pipeline, who))
             return view
     if 'datasets' in vars(dataset):
-        view.datasets = [with_pipeline(part, pipeline) for part in dataset.datasets]
+        view.datasets = [with_pipeline(part, pipeline, who) for part in dataset.datasets]
     elif 'pipeline' in vars(dataset):
         view.pipeline = pipeline
     else:
         raise TypeError(
-            f'SuperclassHook: expected a data set with a pipeline, or a wrapper of one, but got '
-            f'{type(dataset).__name__}'
+            f'{who}: expected a data set with a pipeline, or a wrapper of one, but got {type(dataset).__name__}; '
+            'give it a list of transforms as "pipeline", as those of mmengine have'
         )
     return view
 

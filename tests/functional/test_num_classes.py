@@ -1,10 +1,13 @@
 """The number of classes, on blobs whose number is known."""
 
+import json
+
 import numpy as np
 import pytest
 from scipy.stats import ortho_group
 
 from mmkd_ext.functional import estimate_num_classes
+from mmkd_ext.functional.num_classes import NumClasses
 
 
 def blobs(num_classes, size=25, num_dims=24, spread=0.08, seed=0):
@@ -99,6 +102,17 @@ def test_collapsed_features_give_a_number_and_no_nan():
     found = estimate_num_classes(np.ones((40, 3)), split(np.repeat(np.arange(4), 10), 2), num_repeats=2, max_classes=6)
     assert 2 <= found.estimate <= 6
     assert all(np.isfinite(point.silhouette) for point in found.curve)
+
+
+@pytest.mark.parametrize('num_known', [1, 3])
+def test_comes_back_from_json(num_known):
+    features, true = blobs(5)
+    found = estimate_num_classes(features, split(true, num_known), num_repeats=2, max_classes=7)
+    text = json.dumps(found.to_dict(), allow_nan=False)
+    again = NumClasses.from_dict(json.loads(text))
+    assert (again.estimate, again.num_novel, again.admissible) == (found.estimate, found.num_novel, found.admissible)
+    assert np.isnan(again.curve[0].accuracy) == (num_known < 2)
+    assert json.dumps(again.to_dict()) == text
 
 
 def test_errors():

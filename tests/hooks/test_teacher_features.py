@@ -46,13 +46,13 @@ def _collate(samples):
 @pytest.mark.parametrize('tap', ['rows', 'maps'])
 def test_one_row_per_sample_in_the_order_of_the_data_set(monkeypatch, tap):
     monkeypatch.setattr(teacher_features, '_EXCHANGED_ROWS', 2)
-    view = with_pipeline(Numbers(), negative)
+    view = with_pipeline(Numbers(), negative, 'Test')
     assert run(view, tap).tolist() == [[-2.0 * number, 2.0] for number in range(7)]
 
 
 @pytest.mark.parametrize('world_size', [2, 3])
 def test_processes_compute_disjoint_shares_without_padding(monkeypatch, world_size):
-    view, computed, shares = with_pipeline(Numbers(), negative), [], []
+    view, computed, shares = with_pipeline(Numbers(), negative, 'Test'), [], []
     monkeypatch.setattr(teacher_features, 'gather', lambda share: shares.append(share) or shares)
     for rank in reversed(range(world_size)):  # the main process last, as it waits for the others
         monkeypatch.setattr(teacher_features, 'get_dist_info', lambda rank=rank: (rank, world_size))
@@ -68,38 +68,34 @@ def test_processes_compute_disjoint_shares_without_padding(monkeypatch, world_si
 def test_a_view_leaves_the_data_set_alone_and_shares_its_data():
     numbers = Numbers(pipeline=[])
     for dataset in (numbers, RepeatDataset(numbers, 2), ConcatDataset([numbers, numbers])):
-        view = with_pipeline(dataset, negative)
+        view = with_pipeline(dataset, negative, 'Test')
         assert len(view) == len(dataset)
         assert view[3]['inputs'][0] == -3
         assert dataset[3]['number'] == 3
-    assert with_pipeline(numbers, negative).data_bytes is numbers.data_bytes
+    assert with_pipeline(numbers, negative, 'Test').data_bytes is numbers.data_bytes
 
 
 def test_a_view_of_a_split_and_of_what_num_batch_per_epoch_cuts():
     split = NovelClassSplit(Digits(pipeline=[]), known=5)
-    view = with_pipeline(split, Compose([lambda info: info['gt_label'] + 100]))
+    view = with_pipeline(split, Compose([lambda info: info['gt_label'] + 100]), 'Test')
     assert view[0] == split[0]['gt_label'] + 100
     from mmengine.runner.runner import _SlicedDataset
 
-    cut = with_pipeline(_SlicedDataset(split, 4), Compose([lambda info: info['gt_label'] + 100]))
+    cut = with_pipeline(_SlicedDataset(split, 4), Compose([lambda info: info['gt_label'] + 100]), 'Test')
     assert len(cut) == 4
     assert cut[0] == view[0]
 
 
-class FakeRunner:
-    def __init__(self, **cfg):
-        self.cfg = Config(cfg)
-
-
 def test_pipeline_of_evaluation():
     wrapped = {'dataset': {'datasets': [{'dataset': {'pipeline': [{'type': 'A'}]}}, {'pipeline': [{'type': 'B'}]}]}}
-    assert teacher_features.test_pipeline(FakeRunner(val_dataloader=wrapped)) == [{'type': 'A'}]
+    assert teacher_features.test_pipeline(Config({'val_dataloader': wrapped}), 'Test') == [{'type': 'A'}]
     plain = {'dataset': {'pipeline': [{'type': 'C'}]}}
-    assert teacher_features.test_pipeline(FakeRunner(val_dataloader=None, test_dataloader=plain)) == [{'type': 'C'}]
-    with pytest.raises(ValueError, match=r'expected a pipeline in the config.* but found none; give pipeline='):
-        teacher_features.test_pipeline(FakeRunner(train_dataloader=plain))
+    both = Config({'val_dataloader': None, 'test_dataloader': plain})
+    assert teacher_features.test_pipeline(both, 'Test') == [{'type': 'C'}]
+    with pytest.raises(ValueError, match=r'^Test: expected a pipeline in the config.* but found none; add one'):
+        teacher_features.test_pipeline(Config({'train_dataloader': plain}), 'Test')
 
 
 def test_errors():
-    with pytest.raises(TypeError, match=r'expected a data set with a pipeline, or a wrapper of one, but got Bare'):
-        with_pipeline(type('Bare', (), {})(), negative)
+    with pytest.raises(TypeError, match=r'^Test: expected a data set with a pipeline, or a wrapper.* got Bare'):
+        with_pipeline(type('Bare', (), {})(), negative, 'Test')

@@ -1,7 +1,6 @@
 """tools/num_classes.py and tools/estimate_num_classes.py: from a representation to the number in a config."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +8,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
-sys.path.insert(0, str(Path(__file__).parents[2] / 'tools'))
-
 import estimate_num_classes
-
 import num_classes
+from mmkd_ext.functional.num_classes import NumClasses
 from mmkd_ext.models.build import build_model_from_config
 from stages import find_stages
 
@@ -65,7 +62,7 @@ def test_auto_becomes_a_number_that_resuming_and_evaluation_find(auto, monkeypat
 
     def estimate(features, labels, progress):
         asked.append(features.shape)
-        return num_classes.NumClasses(12, 5, 11, 12, (11, 12), ())
+        return NumClasses(12, 5, 11, 12, (11, 12), ())
 
     monkeypatch.setattr(num_classes, 'estimate_num_classes', estimate)
     num_classes.resolve_num_classes(auto)
