@@ -1,6 +1,7 @@
 """The folder that a discovery fills: what is written where, whole or not at all."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,43 @@ class OutFolder:
         """What was found, read by :class:`mmkd_ext.datasets.ListedImages`."""
         return self.root / 'images.json'
 
+    def claim(self, options: Mapping[str, Any], resume: bool) -> None:
+        """Make the folder if need be, and note whose it is.
+
+        Args:
+            options: What a user asks for.
+            resume: Whether a discovery with the same options may be there.
+
+        Raises:
+            FileExistsError: There is a discovery in the folder already, and ``resume`` is off.
+            ValueError: It is one with other options.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        earlier = self.read_json('options')
+        if earlier is not None and not resume:
+            raise FileExistsError(
+                f'discover: expected an empty folder but {self.root} has a discovery; add --resume to go on with it, '
+                'or choose another by --out'
+            )
+        if earlier is not None and earlier != options:
+            changed = [name for name, value in options.items() if earlier.get(name) != value]
+            raise ValueError(
+                f'discover: expected the options of the discovery in {self.root} but {changed} differ; repeat the '
+                'command with --resume added, or choose another folder by --out'
+            )
+        self.write_json('options', options)
+
     def config(self, stage: str) -> Path:
         """Config of a stage."""
         return self.root / 'configs' / f'{stage}.py'
+
+    def work_dir(self, stage: str) -> Path:
+        """Logs and checkpoints of a stage."""
+        return self.root / stage
+
+    def checkpoint(self, stage: str) -> Path:
+        """Last checkpoint of a stage that has its config."""
+        return self.work_dir(stage) / f'epoch_{Config.fromfile(self.config(stage)).train_cfg.max_epochs}.pth'
 
     def write_json(self, name: str, content: Any) -> None:
         """Write ``<name>.json``. Names that are no Unicode come back as they were: json escapes them."""

@@ -102,7 +102,7 @@ def find_model(model: str | Path, weights: str | Path | None = None) -> tuple[Pa
         )
     if weights is None and not path.is_dir():
         raise FileNotFoundError(f'DiscoveryInferencer: expected weights beside the config {config}; give weights=...')
-    weights = Path(weights or path / 'discovery' / f'epoch_{Config.fromfile(config).train_cfg.max_epochs}.pth')
+    weights = Path(weights or OutFolder(path).checkpoint('discovery'))
     if not weights.is_file():
         raise FileNotFoundError(
             f'DiscoveryInferencer: expected a checkpoint at {weights} but found none; let tools/discover.py --resume '

@@ -18,6 +18,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from mmkd_ext.distill import Recorder
+from mmkd_ext.evaluation import best_head
 from mmkd_ext.functional.pictures import read_square
 from mmkd_ext.models.build import load_weights
 from mmkd_ext.registry import MODELS
@@ -102,8 +103,7 @@ def _cosine(sample: BaseDataElement) -> torch.Tensor:
     """Cosines to all prototypes, (C,): the logits of the head that made ``pred_score``."""
     if 'novel_logits' not in sample:
         return sample.known_logits
-    best = sample.head_objective.nan_to_num(torch.inf).argmin()
-    return torch.cat([sample.known_logits, sample.novel_logits[best]])
+    return torch.cat([sample.known_logits, sample.novel_logits[best_head(sample.head_objective.tolist())]])
 
 
 class _Pictures(Dataset):

@@ -4,7 +4,7 @@ Suffixes: N images, D dims, K known classes, C known and novel classes.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import numpy as np
 from scipy.special import softmax
 
 from mmkd_ext.datasets.folder_images import FolderImages
+from mmkd_ext.discover.number_search import Trial, best_trial
 from mmkd_ext.discover.predictor import Predictions
-from mmkd_ext.functional.num_classes import NumClasses
 from mmkd_ext.visualization import ClassCount, DiscoveryResult, project
 
 __all__ = ['discovery_result', 'map_points', 'read_curves']
@@ -32,7 +32,7 @@ def discovery_result(
     *,
     title: str,
     curves: Mapping[str, list[tuple[float, float]]],
-    class_count: NumClasses | None,
+    trials: Sequence[Trial] | None,
     settings: Mapping[str, Any],
 ) -> DiscoveryResult:
     """Join images and predictions.
@@ -44,7 +44,7 @@ def discovery_result(
         pictures: Files to make thumbnails of.
         title: Heading of the report.
         curves: Name -> (epoch, value).
-        class_count: The estimate; ``None`` if the number was given.
+        trials: Discoveries with several numbers of classes; ``None`` if the number was given.
         settings: What was run.
 
     Returns:
@@ -67,7 +67,7 @@ def discovery_result(
         points=map_points(predictions.embedding_ND),
         relation_NK=_relation(predictions.cosine_NC, labels_N, num_known),
         curves=curves,
-        class_count=class_count and _class_count(class_count, len(novel_names)),
+        class_count=trials and _class_count(trials),
         broken=images.broken,
         settings=settings,
     )
@@ -112,15 +112,13 @@ def _relation(cosine_NC: np.ndarray, labels_N: np.ndarray, num_known: int) -> np
     return relation
 
 
-def _class_count(estimate: NumClasses, num_novel: int) -> ClassCount:
-    """The silhouette over the admissible numbers, from which the estimate was chosen."""
-    points = [point for point in estimate.curve if point.num_classes in estimate.admissible]
+def _class_count(trials: Sequence[Trial]) -> ClassCount:
     return ClassCount(
-        candidates=[point.num_classes - estimate.num_known for point in points],
-        scores=[point.silhouette for point in points],
-        errors=[point.silhouette_se for point in points],
-        chosen=num_novel,
-        score_name='silhouette (how well separated the groups are)',
+        candidates=[trial.num_novel for trial in trials],
+        scores=[trial.silhouette for trial in trials],
+        errors=[trial.silhouette_se for trial in trials],
+        chosen=best_trial(trials).num_novel,
+        score_name='silhouette (how far apart the classes are)',
     )
 
 

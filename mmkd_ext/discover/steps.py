@@ -3,21 +3,22 @@
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmkd_ext.datasets.folder_images import FolderImages, scan
 from mmkd_ext.discover.configs import discovery_config, representation_config, stage_one_config
 from mmkd_ext.discover.folder import OutFolder, novel_class_names
-from mmkd_ext.discover.predictor import Predictor
+from mmkd_ext.discover.number_search import Trial, best_trial, judge, search_number
 from mmkd_ext.discover.recipe import choose_recipe
 from mmkd_ext.discover.result import discovery_result, read_curves
+from mmkd_ext.discover.training import Stages
 from mmkd_ext.functional import estimate_num_classes, semi_supervised_kmeans
-from mmkd_ext.functional.num_classes import CurvePoint, NumClasses
+from mmkd_ext.functional.num_classes import NumClasses
 from mmkd_ext.visualization import DiscoveryResult, write_assignments_csv, write_html_report
 
 __all__ = ['Options', 'Steps']
@@ -80,29 +81,16 @@ class Steps:
         self.options = options
         self.folder = OutFolder(Path(out).resolve())
         self.say = say
-        self.prepare = prepare
-        self.folder.root.mkdir(parents=True, exist_ok=True)
-        earlier = self.folder.read_json('options')
-        if earlier is not None and not resume:
-            raise FileExistsError(
-                f'discover: expected an empty folder but {self.folder.root} has a discovery; add --resume to go on '
-                'with it, or choose another by --out'
-            )
-        if earlier is not None and earlier != asdict(options):
-            changed = [name for name, value in asdict(options).items() if earlier.get(name) != value]
-            raise ValueError(
-                f'discover: expected the options of the discovery in {self.folder.root} but {changed} differ; '
-                'repeat the command with --resume added, or choose another folder by --out'
-            )
-        self.folder.write_json('options', asdict(options))
+        self.stages = Stages(self.folder, say, prepare)
+        self.folder.claim(asdict(options), resume)
 
     def run(self) -> DiscoveryResult:
         """Do all steps, in order, and return what was found."""
         self._scan()
-        estimate = self._estimate()
-        num_novel = self._num_novel(estimate)
+        trials = self._choose_number()
+        num_novel = self._given_number() if trials is None else best_trial(trials).num_novel
         self._train_discovery(num_novel)
-        return self._report(estimate, num_novel)
+        return self._report(trials, num_novel)
 
     def _scan(self) -> None:
         images = self.folder.read_images()
@@ -126,25 +114,56 @@ class Steps:
             f'{" with weights" if recipe.is_pretrained else ""}, {recipe.epochs} epochs per stage'
         )
 
-    def _estimate(self) -> NumClasses | None:
-        """The estimate of the number of classes; None if it was given."""
-        if self.options.num_novel is not None:
+    def _given_number(self) -> int | None:
+        """The number of novel classes that the user wants; None if it is to be found."""
+        if self.options.config is not None:
+            return Config.fromfile(self.options.config).model.novel_head.num_classes
+        return self.options.num_novel
+
+    def _choose_number(self) -> list[Trial] | None:
+        """Discoveries with the estimated number and its neighbours; None if the number was given."""
+        if self._given_number() is not None:
             return None
+        trials = self.folder.read_json('num_novel')
+        if trials is not None:
+            return [Trial(**trial) for trial in trials]
+        first = max(1, self._estimate().num_novel)  # a head for "none of these" at least
+        assign_to = self._assign_to(first)
+        self._train_known()
+        trials = search_number(first, lambda num_novel: self._try(num_novel, assign_to))
+        self.folder.write_json('num_novel', [asdict(trial) for trial in trials])
+        self.say(f'{best_trial(trials).num_novel} novel classes come out most clearly')
+        return trials
+
+    def _try(self, num_novel: int, assign_to: str) -> Trial:
+        stage = _trial_stage(num_novel)
+        settings = discovery_config(self.recipe, *self._common, num_novel, assign_to)
+        settings['work_dir'] = str(self.folder.work_dir(stage))
+        self.stages.train(stage, settings, f'Discovering {num_novel} novel classes (Cr-KD)')
+        given = np.array(self.images.labels)
+        found = self.stages.predictor(stage).classify(self._files).scores_NC.argmax(axis=1)
+        trial = judge(num_novel, self._features, np.where(given >= 0, given, found))
+        self.say(f'{num_novel} novel classes: silhouette {trial.silhouette:.3f} +- {trial.silhouette_se:.3f}')
+        return trial
+
+    def _estimate(self) -> NumClasses:
+        """Estimate the number of classes from the features, or read it."""
         content = self.folder.read_json('num_classes')
         if content is not None:
-            curve = tuple(CurvePoint(**point) for point in content.pop('curve'))
-            return NumClasses(**{**content, 'admissible': tuple(content['admissible'])}, curve=curve)
-        features = self._features()
+            return NumClasses.from_dict(content)
+        features = self._features
         self.say('Estimating the number of classes')
         estimate = estimate_num_classes(features, np.array(self.images.labels), seed=self.options.seed)
-        self.folder.write_json('num_classes', asdict(estimate))
+        self.folder.write_json('num_classes', estimate.to_dict())
+        self.say(f'About {estimate.num_novel} novel classes; {len(estimate.admissible)} numbers are about as likely')
         return estimate
 
+    @cached_property
     def _features(self) -> np.ndarray:
         """Features of all images from a network that was trained on all of them, (N, D)."""
         settings = representation_config(self.recipe, *self._common)
-        self._train('representation', settings, 'Learning how all images look')
-        return self._predictor('representation').embed(self._files)
+        self.stages.train('representation', settings, 'Learning how all images look')
+        return self.stages.predictor('representation').embed(self._files)
 
     def _assign_to(self, num_novel: int) -> str:
         """Whether unlabelled images may be of known classes: yes if clustering puts enough of them there."""
@@ -152,7 +171,7 @@ class Steps:
             return self.options.assign_to
         share = self.folder.read_json('known_share')
         if share is None:
-            features, labels = self._features(), np.array(self.images.labels)
+            features, labels = self._features, np.array(self.images.labels)
             unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
             num_known = len(self.images.classes)
             ids = semi_supervised_kmeans(unit, labels, num_known + num_novel, seed=self.options.seed).ids_N
@@ -165,79 +184,61 @@ class Steps:
         )
         return 'all' if is_mixed else 'novel'
 
-    def _num_novel(self, estimate: NumClasses | None) -> int:
-        if estimate is None:
-            return self.options.num_novel
-        self.say(f'About {estimate.num_novel} novel classes; {len(estimate.admissible)} numbers are about as likely')
-        return max(1, estimate.num_novel)  # a head for "none of these" at least
+    def _train_known(self) -> None:
+        settings = stage_one_config(self.recipe, *self._common)
+        self.stages.train('stage_one', settings, 'Learning the known classes (stage one)')
 
     def _train_discovery(self, num_novel: int) -> None:
-        settings = stage_one_config(self.recipe, *self._common)
-        self._train('stage_one', settings, 'Learning the known classes (stage one)')
-        settings = discovery_config(self.recipe, *self._common, num_novel, self._assign_to(num_novel))
+        """Train Cr-KD, or take over the trial with this number."""
+        self._train_known()
         if self.options.config is not None:
             settings = Config.fromfile(self.options.config)._cfg_dict.to_dict()
-        self._train('discovery', settings, f'Discovering {num_novel} novel classes (Cr-KD)')
+        else:
+            settings = discovery_config(self.recipe, *self._common, num_novel, self._assign_to(num_novel))
+        self.stages.take_over(_trial_stage(num_novel), 'discovery', settings)
+        self.stages.train('discovery', settings, f'Discovering {num_novel} novel classes (Cr-KD)')
 
-    def _report(self, estimate: NumClasses | None, num_novel: int) -> DiscoveryResult:
+    def _report(self, trials: list[Trial] | None, num_novel: int) -> DiscoveryResult:
         self.say('Writing assignments.csv and report.html')
         names = novel_class_names(self.images.classes, num_novel)
         result = discovery_result(
             self.images,
-            self._predictor('discovery').classify(self._files),
+            self.stages.predictor('discovery').classify(self._files),
             names,
             self._files,
             title=f'What is in "{Path(self.options.unlabelled).name}"?',
-            curves=read_curves(self.folder.root / 'discovery'),
-            class_count=estimate,
+            curves=read_curves(self.folder.work_dir('discovery')),
+            trials=trials,
             settings=self._settings(),
         )
-        write_assignments_csv(result, self.folder.root / 'assignments.csv')
+        draft = self.folder.root / 'assignments.tmp'
+        write_assignments_csv(result, draft)
+        draft.replace(draft.with_suffix('.csv'))
         write_html_report(result, self.folder.root / 'report.html')
         return result
-
-    def _train(self, stage: str, settings: dict[str, Any], headline: str) -> None:
-        """Train a stage by its config file, from where it was interrupted."""
-        self.folder.write_config(stage, settings)
-        if self._checkpoint(stage).is_file():
-            return
-        self.say(headline)
-        cfg = self._config(stage)
-        latest = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
-        if latest is not None:
-            cfg.resume, cfg.load_from = True, latest
-        self.prepare(cfg)
-        Runner.from_cfg(cfg).train()
-
-    def _config(self, stage: str) -> Config:
-        cfg = Config.fromfile(self.folder.config(stage))
-        cfg.work_dir = str(self.folder.root / stage)
-        return cfg
-
-    def _checkpoint(self, stage: str) -> Path:
-        epochs = self._config(stage).train_cfg.max_epochs
-        return self.folder.root / stage / f'epoch_{epochs}.pth'
-
-    def _predictor(self, stage: str) -> Predictor:
-        return Predictor(self._config(stage), self._checkpoint(stage))
 
     @property
     def _common(self) -> tuple[Path, int, int]:
         return self.folder.root, len(self.images.classes), self.options.seed
 
-    @property
+    @cached_property
     def _files(self) -> list[str]:
         folder = self.folder.read_json('images')['folder']
         return [os.path.join(folder, path) for path in self.images.paths]
 
     def _settings(self) -> dict[str, Any]:
         chosen = {name: value for name, value in asdict(self.options).items() if value is not None}
-        recipe = self.recipe
+        recipe, estimate = self.recipe, self.folder.read_json('num_classes')
         return {
             **chosen,
+            **({'novel classes, estimated from features': estimate['num_novel']} if estimate else {}),
             'image size': f'{recipe.crop} x {recipe.crop}',
             'backbone': recipe.backbone['type'],
             'epochs per stage': recipe.epochs,
             'batch size': recipe.batch_size,
             'map': 't-SNE of the features; beyond 3,000 images the others lie between their nearest neighbours',
         }
+
+
+def _trial_stage(num_novel: int) -> str:
+    return f'discovery_{num_novel}'

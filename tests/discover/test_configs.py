@@ -68,6 +68,13 @@ def test_discovery_starts_from_stage_one_and_has_it_as_teacher(configs):
     assert cfg['model']['novel_head']['num_classes'] == 5
 
 
+@pytest.mark.parametrize(('assign_to', 'num_iters'), [('all', 20), ('novel', None)])
+def test_assignments_to_all_classes_converge(recipe, host_scope, assign_to, num_iters):
+    model = discovery_config(recipe, Path('/out'), 3, 7, 5, assign_to)['model']
+    assert model.get('sinkhorn', {}).get('num_iters') == num_iters
+    assert MODELS.build(model).assign.keywords.get('num_iters') == num_iters
+
+
 @pytest.mark.parametrize('epochs', [1, 2, 3, 80])
 def test_schedules_of_any_length(recipe, epochs):
     from dataclasses import replace

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mmkd_ext.datasets.folder_images import FolderImages
+from mmkd_ext.discover.number_search import Trial
 from mmkd_ext.discover.predictor import Predictions
 from mmkd_ext.discover.result import discovery_result, map_points, read_curves
-from mmkd_ext.functional.num_classes import CurvePoint, NumClasses
 
 
 @pytest.fixture
@@ -16,8 +16,6 @@ def result():
     images = FolderImages(['a', 'b', 'c'], [1, -1, -1], ['x', 'y'], [8] * 3, True, [('d', 'cut off')])
     scores = np.array([[0.6, 0.3, 0.1, 0.0], [0.1, 0.2, 0.7, 0.0], [0.8, 0.1, 0.1, 0.0]])
     cosine = np.array([[0.9, 0.4, 0.0, 0.0], [0.1, 0.3, 0.8, 0.0], [1.0, 0.1, 0.1, 0.0]])
-    curve = tuple(CurvePoint(number, 0.9, 0.1, number / 10, 0.01) for number in (3, 4, 5))
-    estimate = NumClasses(4, 2, 4, 5, (3, 4), curve)
     return discovery_result(
         images,
         Predictions(np.eye(3), scores, cosine),
@@ -25,7 +23,7 @@ def result():
         ['a', 'b', 'c'],
         title='t',
         curves={},
-        class_count=estimate,
+        trials=[Trial(1, 0.3, 0.01), Trial(2, 0.4, 0.02), Trial(3, 0.2, 0.01)],
         settings={},
     )
 
@@ -42,9 +40,10 @@ def test_relation_is_the_mean_share_of_the_known_classes_and_0_without_members(r
     assert np.allclose(result.relation_NK, [[1 - share, share], [0.0, 0.0]])
 
 
-def test_curve_counts_novel_classes_that_are_admissible(result):
-    assert (list(result.class_count.candidates), result.class_count.chosen) == ([1, 2], 2)
-    assert list(result.class_count.scores) == [0.3, 0.4]
+def test_the_number_of_classes_is_that_of_the_best_trial(result):
+    assert (list(result.class_count.candidates), result.class_count.chosen) == ([1, 2, 3], 2)
+    assert list(result.class_count.scores) == [0.3, 0.4, 0.2]
+    assert list(result.class_count.errors) == [0.01, 0.02, 0.01]
 
 
 def test_a_map_of_many_images_puts_twins_at_one_place(monkeypatch):

@@ -4,9 +4,11 @@ import csv
 import os
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.config import Config
 
 from mmkd_ext.checkpoint import load_checkpoint_safely
 from mmkd_ext.discover import Options, OutFolder, Steps
@@ -70,14 +72,16 @@ def test_killed_anywhere_and_resumed_gives_the_same(discovered, photos, tmp_path
 
     monkeypatch.setattr(AtomicCheckpointHook, '_save_checkpoint_with_step', save_and_die)
     out = tmp_path / 'out'
-    for _ in range(20):
+    for _ in range(40):
         try:
             Steps(_options(photos), out, say=lambda _: None, resume=True).run()
             break
         except Killed:
             pass
-    assert len(saved) == 5  # two epochs of the representation and of discovery, one of stage one
-    assert (out / 'assignments.csv').read_bytes() == (discovered / 'assignments.csv').read_bytes()
+    num_trials = len(OutFolder(discovered).read_json('num_novel'))
+    assert len(saved) == 2 + 1 + 2 * num_trials  # two epochs of the representation and of each trial, one of stage one
+    for name in ('num_classes.json', 'num_novel.json', 'assignments.csv'):
+        assert (out / name).read_bytes() == (discovered / name).read_bytes()
     ours, theirs = (load_checkpoint_safely(f / 'discovery' / 'epoch_2.pth')['state_dict'] for f in (out, discovered))
     assert all(ours[name].equal(theirs[name]) for name in theirs)
 
@@ -96,17 +100,36 @@ def test_a_given_number_needs_no_estimate_and_a_config_takes_over(discovered, ph
         text.replace("'loss_weight': 0.01", "'loss_weight': 0.5").replace('loss_weight=0.01', 'loss_weight=0.5')
     )
     out = tmp_path / 'out'
-    shutil.copytree(discovered, out, ignore=shutil.ignore_patterns('discovery*', 'options.json', 'report*', 'repr*'))
-    os.remove(out / 'num_classes.json')
+    shutil.copytree(
+        discovered, out, ignore=shutil.ignore_patterns('discovery*', 'options.json', 'report*', 'repr*', 'num*')
+    )
     options = _options(photos, num_novel=3, assign_to='novel', config=str(config))
     steps = Steps(options, out, say=lambda _: None, resume=True)
     trained = []
-    steps._train = lambda stage, settings, headline: trained.append((stage, settings))
+    steps.stages.train = lambda stage, settings, headline: trained.append((stage, settings))
     steps._scan()
-    assert steps._estimate() is None
+    assert steps._choose_number() is None
     steps._train_discovery(3)
     assert [stage for stage, _ in trained] == ['stage_one', 'discovery']
     assert trained[1][1]['custom_hooks'][-1]['terms']['crkd']['loss']['loss_weight'] == 0.5
+
+
+def test_the_best_number_is_taken_over_and_the_others_stay(discovered):
+    folder = OutFolder(discovered)
+    trials = folder.read_json('num_novel')
+    best = max(trials, key=lambda trial: trial['silhouette'])['num_novel']
+    assert Config.fromfile(folder.config('discovery')).model.novel_head.num_classes == best
+    left = sorted(path.name for path in discovered.glob('discovery_*'))
+    assert left == sorted(f'discovery_{trial["num_novel"]}' for trial in trials if trial['num_novel'] != best)
+    last = Path((discovered / 'discovery' / 'last_checkpoint').read_text())
+    assert last == discovered / 'discovery' / 'epoch_2.pth'
+    assert last.is_file()
+
+
+def test_the_number_of_a_config_is_the_number(discovered, photos, tmp_path):
+    config = tmp_path / 'own.py'
+    config.write_text('model = dict(novel_head=dict(num_classes=7))')
+    assert Steps(_options(photos, config=str(config)), tmp_path / 'out')._given_number() == 7
 
 
 @pytest.mark.parametrize(('place', 'assign_to'), [(0, 'all'), (4, 'novel')])
@@ -117,7 +140,7 @@ def test_unlabelled_images_beside_known_ones_may_be_of_known_classes(photos, tmp
     labels = np.array(steps.images.labels)
     features = np.eye(5)[np.where(labels >= 0, labels, 3)]
     features[np.flatnonzero(labels < 0)[::2]] = np.eye(5)[place]
-    steps._features = lambda: features
+    steps._features = features
     assert steps._assign_to(2) == assign_to
     steps._features = None  # the answer is kept
     assert steps._assign_to(2) == assign_to
