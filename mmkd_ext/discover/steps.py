@@ -177,12 +177,11 @@ class Steps:
             ids = semi_supervised_kmeans(unit, labels, num_known + num_novel, seed=self.options.seed).ids_N
             share = float((ids[labels < 0] < num_known).mean())
             self.folder.write_json('known_share', share)
-        is_mixed = share > _MIXED
-        self.say(
-            f'{100 * share:.0f} % of the unlabelled images look like known classes: they are taken to be '
-            f'{"of known and novel classes" if is_mixed else "of novel classes only"}'
-        )
-        return 'all' if is_mixed else 'novel'
+            self.say(
+                f'{100 * share:.0f} % of the unlabelled images look like known classes: they are taken to be '
+                f'{"of known and novel classes" if share > _MIXED else "of novel classes only"}'
+            )
+        return 'all' if share > _MIXED else 'novel'
 
     def _train_known(self) -> None:
         settings = stage_one_config(self.recipe, *self._common)

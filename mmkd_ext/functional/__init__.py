@@ -48,7 +48,8 @@ function                    what it says                                        
 ==========================  ======================================================================  ===============
 
 Losses take (student, teacher), let no gradient into the teacher, compute in at least float32 whatever autocast says,
-and are finite for finite input. Defaults reproduce the official code; arguments give the papers' variants.
+and are finite for finite input up to 1e18, whose squares float32 holds. Defaults reproduce the official code; arguments
+give the papers' variants.
 """
 
 from mmkd_ext.functional.attention import attention_transfer

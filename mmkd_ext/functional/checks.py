@@ -17,6 +17,7 @@ __all__ = [
     'check_pair',
     'check_positive',
     'full_precision',
+    'products_are_exact',
     'refuse_second_derivative',
 ]
 
@@ -143,7 +144,8 @@ def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
     """Run ``function`` outside autocast, its half-precision tensors upcast to float32; float64 stays float64.
 
     Softmax at small temperatures loses the information of a loss in half precision, so every loss of this package is
-    such an island inside mixed precision training. Gradients return in the dtype of the arguments.
+    such an island inside mixed precision training. Gradients return in the dtype of the arguments. What a user allows
+    for products of float32 matrices (:func:`products_are_exact`) holds inside, too.
 
     Args:
         function: Takes at least one tensor, by position or by name, and returns one.
@@ -164,6 +166,18 @@ def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
             return function(*map(_upcast, args), **{name: _upcast(value) for name, value in kwargs.items()})
 
     return island
+
+
+def products_are_exact() -> bool:
+    """Whether products of float32 matrices are taken in float32, not in the shorter numbers that a user may allow.
+
+    False also where the user's setting cannot be asked for in one word: torch's old interface refuses to answer once
+    the new one was used (``torch.backends.fp32_precision`` and its relatives).
+    """
+    try:
+        return torch.get_float32_matmul_precision() == 'highest'
+    except RuntimeError:
+        return False
 
 
 def _check_number(who: str, name: str, value: object) -> None:

@@ -119,9 +119,10 @@ def inter_category(student: Tensor, teacher: Tensor, labels: Tensor, *, reductio
         return student[:0].sum()
     member_KN, _, weight_K = _categories(labels)
     student_KK, teacher_KK = (_cosines(_means(x.flatten(1), member_KN)) for x in (student, teacher.detach()))
-    weight_K = weight_K.to(student.dtype)
+    gap_KK = student_KK - teacher_KK
+    weight_K = weight_K.to(gap_KK.dtype)
     num_categories = weight_K.sum().clamp(min=1)
-    total = weight_K @ (student_KK - teacher_KK).square() @ weight_K
+    total = weight_K @ gap_KK.square() @ weight_K
     return total / num_categories ** (3 if reduction == 'official' else 2)
 
 

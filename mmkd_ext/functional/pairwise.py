@@ -5,7 +5,7 @@ offset of a thousand spreads, or between near-duplicates, nothing is left of a f
 
 * features are centred, and in float64 also divided by a power of two, which costs no digit;
 * on the CPU, one pair that float32 cannot resolve, or lengths near its limits, are enough to redo the batch in
-  float64;
+  float64, and leave to take products in shorter numbers (``torch.set_float32_matmul_precision``) to do it at once;
 * on other devices, which must know float64, all is float64 from the start: to look for such a pair would make the host
   wait in every step.
 
@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mmkd_ext.functional.checks import products_are_exact
 from mmkd_ext.functional.rows import gram_rows
 from mmkd_ext.functional.sharing import once
 
@@ -28,7 +29,7 @@ _UNRESOLVED = 1e-2
 # Up to this share float64 cannot tell two points apart either: a relative distance of 6e-8, one digit of float32.
 EQUAL = 16 * torch.finfo(torch.float64).eps
 # Bounds of the power of two, and the smallest squared distance in that unit: gradients then stay inside float32.
-_EXPONENTS = (-60, 120)
+_EXPONENTS = (-60, 1000)
 SMALLEST_SQUARE = 1e-30
 # Largest squared length of a batch between which float32 needs no unit.
 _UNSCALED = (1e-10, 1e10)
@@ -71,7 +72,7 @@ def pairwise(student: Tensor, teacher: Tensor, rows: slice | None = None) -> tup
     """
     dtype = torch.promote_types(student.dtype, teacher.dtype)
     bounds = None if rows is None else (rows.start, rows.stop)
-    if dtype == torch.float32 and student.device.type == 'cpu':
+    if dtype == torch.float32 and student.device.type == 'cpu' and products_are_exact():
         points = once(_measure, student.detach(), dtype, bounds)
         other = None if points is None else once(_measure, teacher.detach(), dtype, bounds)
         if points is not None and other is not None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmkd_ext.functional.checks import full_precision
+from mmkd_ext.functional.checks import full_precision, products_are_exact
 
 __all__ = ['Candidates', 'Points', 'screen', 'tiles', 'to_points']
 
@@ -102,7 +102,7 @@ def to_points(query_QD: Tensor, gallery_GD: Tensor) -> tuple[Points, Points]:
         Points of the queries, points of the gallery.
     """
     # The bound on errors does not hold for products that a GPU or CPU may take in shorter numbers.
-    dtype = query_QD.dtype if torch.get_float32_matmul_precision() == 'highest' else torch.float64
+    dtype = query_QD.dtype if products_are_exact() else torch.float64
     centre_D = gallery_GD.mean(dim=0, dtype=dtype)
     gallery = _augment(gallery_GD, centre_D)
     return (gallery if query_QD is gallery_GD else _augment(query_QD, centre_D)), gallery

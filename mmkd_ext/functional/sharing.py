@@ -51,8 +51,8 @@ def once(function: Callable[..., Result], x: Tensor, *settings: Any) -> Result:
     if results is None or torch.compiler.is_compiling() or x.is_inference():
         return function(x, *settings)
     where = x.untyped_storage().data_ptr(), x.storage_offset(), x.shape, x.stride(), x.dtype, x.device, x._version
-    # A result with a graph belongs to the graph of its argument.
-    key = function, where, id(x) if x.requires_grad else None, settings
+    # A result with a graph belongs to the graph of its argument; without gradients there is none.
+    key = function, where, id(x) if x.requires_grad and torch.is_grad_enabled() else None, settings
     if key not in results:
         results[key] = x, function(x, *settings)
     return results[key][1]

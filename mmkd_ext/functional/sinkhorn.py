@@ -90,7 +90,9 @@ def _multiply_scalings(logits: Tensor, epsilon: float, num_iters: int) -> Tensor
 def _add_logarithms(logits: Tensor, epsilon: float, num_iters: int, gather: bool) -> Tensor:
     # Apple's devices have no float64.
     first_dtype = torch.float32 if logits.device.type == 'mps' else torch.float64
-    log_q_BK = logits.to(first_dtype) / epsilon
+    # Quotients and their differences stay finite.
+    limit = torch.finfo(first_dtype).max * min(epsilon, 1.0) / 4
+    log_q_BK = logits.to(first_dtype).clamp(-limit, limit) / epsilon
     if num_iters == 0:
         log_q_X = log_q_BK.flatten(-2)
         share_1 = log_share(log_q_X, -1).exp() if gather else 1

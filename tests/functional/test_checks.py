@@ -13,6 +13,7 @@ from mmkd_ext.functional.checks import (
     check_pair,
     check_positive,
     full_precision,
+    products_are_exact,
 )
 
 
@@ -100,3 +101,24 @@ def test_signature_survives():
 def test_no_tensor():
     with pytest.raises(TypeError, match=r'^product: expected torch tensors but got none; use torch.as_tensor$'):
         product([1.0], [2.0])
+
+
+@pytest.fixture
+def own_precision():
+    before = torch.backends.mkldnn.matmul.fp32_precision, torch.get_float32_matmul_precision()
+    yield
+    torch.backends.mkldnn.matmul.fp32_precision = before[0]
+    torch.backends.cuda.matmul.fp32_precision = before[0]
+    torch.set_float32_matmul_precision(before[1])
+
+
+@pytest.mark.parametrize('precision', ['medium', 'high'])
+def test_shorter_products_are_not_exact(own_precision, precision):
+    assert products_are_exact()
+    torch.set_float32_matmul_precision(precision)
+    assert not products_are_exact()
+
+
+def test_precision_set_by_the_new_interface(own_precision):
+    torch.backends.cuda.matmul.fp32_precision = 'tf32'
+    assert not products_are_exact()

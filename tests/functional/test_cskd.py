@@ -300,3 +300,11 @@ def test_bad_input(function):
 def test_intra_needs_maps_of_one_size():
     with pytest.raises(ValueError, match=r'maps of one size but got student \(8, 4, 3, 3\), teacher \(8, 4, 2, 2\)'):
         intra_category(torch.zeros(8, 4, 3, 3), torch.zeros(8, 4, 2, 2), LABELS)
+
+
+@pytest.mark.parametrize('dtypes', [(torch.float32, torch.float64), (torch.float64, torch.float32)])
+@pytest.mark.parametrize('loss', [intra_category, inter_category])
+def test_two_dtypes(loss, dtypes):
+    student, teacher, labels = torch.randn(6, 3), torch.randn(6, 3), torch.tensor([0, 0, 1, 1, 2, 2])
+    mixed = loss(student.to(dtypes[0]), teacher.to(dtypes[1]), labels)
+    torch.testing.assert_close(mixed.double(), loss(student.double(), teacher.double(), labels), rtol=1e-5, atol=1e-7)

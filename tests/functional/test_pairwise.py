@@ -42,6 +42,23 @@ def test_what_float32_cannot_resolve_is_redone_in_float64(spread, in_student):
     torch.testing.assert_close(pair[0].square_RN * pair[0].unit ** 2, direct(x_ND), rtol=1e-4, atol=0)
 
 
+def test_shorter_products_are_not_trusted():
+    """A user may allow products in bfloat16; distances are then those of float64."""
+    x_ND, y_ND = torch.randn(64, 128), torch.randn(64, 32)
+    torch.set_float32_matmul_precision('medium')
+    try:
+        points, _ = pairwise(x_ND, y_ND)
+    finally:
+        torch.set_float32_matmul_precision('highest')
+    torch.testing.assert_close(points.square_RN * points.unit**2, direct(x_ND), rtol=1e-6, atol=0)
+
+
+def test_float64_far_beyond_float32():
+    x_ND = torch.randn(9, 5, dtype=torch.float64)
+    points, _ = pairwise(1e300 * x_ND, x_ND)
+    torch.testing.assert_close(points.square_RN * (points.unit / 1e300) ** 2, direct(x_ND), rtol=1e-12, atol=0)
+
+
 def test_zero_only_for_points_that_coincide():
     x_ND = near_duplicates(1e-6)
     x_ND[3] = x_ND[0]

@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 
-from mmkd_ext.functional import pairwise, rkd_angle, rkd_distance, sharing
+from mmkd_ext.functional import correlation_congruence, pairwise, rkd_angle, rkd_distance, sharing
 from mmkd_ext.functional.sharing import once
 
 
@@ -46,6 +46,35 @@ def test_other_settings_and_other_graphs_again():
     assert double.calls == 4
     assert torch.equal(results[1], 2 * x)
     assert [result.requires_grad for result in results] == [True, True, True, False]
+
+
+def test_without_gradients_and_with_them():
+    """A statistic under ``no_grad`` takes no gradient from the loss after it."""
+    double, x = Counter(), torch.randn(4, requires_grad=True)
+    with sharing():
+        with torch.no_grad():
+            assert not once(double, x).requires_grad
+        assert once(double, x).requires_grad
+
+
+def test_half_precision_features_keep_their_gradient():
+    student, teacher = torch.randn(6, 4, dtype=torch.bfloat16, requires_grad=True), torch.randn(6, 4)
+    with sharing():
+        with torch.no_grad():
+            weight = 1 / (1 + correlation_congruence(student, teacher))
+        (weight * correlation_congruence(student, teacher)).backward()
+    assert student.grad.abs().sum() > 0
+
+
+def test_tensors_of_inference_mode_are_not_shared():
+    """They have no version, by which a change in place would show."""
+    double = Counter()
+    with torch.inference_mode():
+        x = torch.randn(4)
+    with sharing():
+        once(double, x)
+        once(double, x)
+    assert double.calls == 2
 
 
 def test_nothing_is_shared_outside_and_between_blocks():

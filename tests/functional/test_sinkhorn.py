@@ -82,6 +82,15 @@ def test_right_for_extreme_logits(dtype, scale, offsets):
     torch.testing.assert_close(result.double(), scaled_potentials(logits), **tolerance)
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+@pytest.mark.parametrize('epsilon', [0.05, 2.0])
+def test_finite_for_the_largest_logits(dtype, epsilon):
+    logits = torch.finfo(dtype).max * (2 * torch.rand(24, 6, dtype=dtype) - 1)
+    logits[0] = torch.finfo(dtype).min
+    result = sinkhorn_knopp(logits, epsilon=epsilon)
+    torch.testing.assert_close(result.sum(dim=1), torch.ones(24, dtype=dtype))
+
+
 @pytest.mark.parametrize('num_iters', [1, 3, 300])
 @pytest.mark.parametrize('span', [59.0, 61.0], ids=['products', 'logarithms'])
 def test_both_ways_meet_at_the_border(span, num_iters):
