@@ -148,7 +148,7 @@ class _Relation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, student_VHUC: Tensor, p_VHUK: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         num_known = p_VHUK.shape[-1]
-        z_VHUC = student_VHUC / temperature
+        z_VHUC = student_VHUC * (1 / temperature)
         known_VHUK, novel_VHUN = z_VHUC[..., :num_known], z_VHUC[..., num_known:]
         is_small = _is_small(z_VHUC)
         top_known_VHU = 0.0 if is_small else _subtract_largest_(known_VHUK)
