@@ -13,7 +13,7 @@ from mmkd_ext.registry import DATASETS
 
 __all__ = ['Cars196']
 
-_NUM_TRAIN_CLASSES = 98
+_NUM_TRAIN_CLASSES, _NUM_CLASSES = 98, 196
 # Of the layout in two folders: annotations, and the images that they name.
 _TWO_FOLDERS = {
     'devkit/cars_train_annos.mat': 'cars_train',
@@ -43,28 +43,27 @@ class Cars196(ImageClasses):
     def load_images(self, root: Path) -> tuple[list[str], np.ndarray]:
         """Return the paths of the split's images and their labels, (N,)."""
         if (root / 'cars_annos.mat').is_file():
-            paths, labels = _read_annotations(root / 'cars_annos.mat', 'relative_im_path')
+            paths, label_N = self._read_annotations(root / 'cars_annos.mat', 'relative_im_path')
         elif all((root / name).is_file() for name in _TWO_FOLDERS):
             paths, labels = [], []
             for name, folder in _TWO_FOLDERS.items():
-                names, more_labels = _read_annotations(root / name, 'fname')
+                names, labels_of_folder = self._read_annotations(root / name, 'fname')
                 paths += [f'{folder}/{image}' for image in names]
-                labels += more_labels
+                labels.append(labels_of_folder)
+            label_N = np.concatenate(labels)
         else:
             raise self.wrong_layout(root, f'cars_annos.mat and car_ims/, or {" and ".join(_TWO_FOLDERS)}')
-        label_N = np.array(labels) - 1
         wanted = (label_N < _NUM_TRAIN_CLASSES) == (self.split == 'train')
         return [path for path, take in zip(paths, wanted, strict=True) if take], label_N[wanted]
 
-
-def _read_annotations(path: Path, path_field: str) -> tuple[list[str], list[int]]:
-    """Read the paths and the classes, from 1, of a Matlab file."""
-    try:
-        annotations = io.loadmat(path, squeeze_me=True)['annotations']
-        rows = np.atleast_1d(annotations)
-        return [str(name) for name in rows[path_field]], [int(label) for label in rows['class']]
-    except (KeyError, ValueError, TypeError, NotImplementedError, io.matlab.MatReadError) as error:
-        raise ValueError(
-            f'Cars196: expected annotations with {path_field} and class in {path} but got {type(error).__name__}: '
-            f'{error}; unpack the official archive again'
-        ) from error
+    def _read_annotations(self, path: Path, path_field: str) -> tuple[list[str], np.ndarray]:
+        """Read the paths and the labels, from 0, of a Matlab file."""
+        try:
+            rows = np.atleast_1d(io.loadmat(path, squeeze_me=True)['annotations'])
+            paths, numbers = [str(name) for name in rows[path_field]], [str(int(label)) for label in rows['class']]
+        except (KeyError, ValueError, TypeError, NotImplementedError, io.matlab.MatReadError) as error:
+            raise ValueError(
+                f'Cars196: expected annotations with {path_field} and class in {path} but got {type(error).__name__}: '
+                f'{error}; unpack the official archive again'
+            ) from error
+        return paths, self.labels_of_words(numbers, path, _NUM_CLASSES)

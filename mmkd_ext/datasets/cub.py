@@ -12,7 +12,7 @@ from mmkd_ext.registry import DATASETS
 
 __all__ = ['CUB200']
 
-_NUM_TRAIN_CLASSES = 100
+_NUM_TRAIN_CLASSES, _NUM_CLASSES = 100, 200
 
 
 @DATASETS.register_module()
@@ -44,6 +44,6 @@ class CUB200(ImageClasses):
                 f'CUB200: expected the same images in {lists[0]} and {lists[1].name} but got {len(paths)} and '
                 f'{len(labels)}, {len(paths.keys() ^ labels.keys())} of them in one alone; unpack the archive again'
             )
-        label_N = self.labels_of_words([labels[number] for number in paths], lists[1])
+        label_N = self.labels_of_words([labels[number] for number in paths], lists[1], _NUM_CLASSES)
         wanted = (label_N < _NUM_TRAIN_CLASSES) == (self.split == 'train')
         return [f'images/{path}' for path, take in zip(paths.values(), wanted, strict=True) if take], label_N[wanted]

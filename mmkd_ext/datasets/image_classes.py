@@ -25,7 +25,7 @@ class ImageClasses(LabelledDataset):
 
     Raises:
         FileNotFoundError: If the layout is another one.
-        ValueError: For another split, or an annotation that cannot be read.
+        ValueError: For another split, one without images, or an annotation that cannot be read.
     """
 
     def __init__(self, data_root: str, split: str, **kwargs: Any) -> None:
@@ -44,7 +44,12 @@ class ImageClasses(LabelledDataset):
         """Return one ``dict(img_path, gt_label)`` per image."""
         root = Path(self.data_root).expanduser()
         paths, labels = self.load_images(root)
-        if len(paths) and not (root / paths[0]).is_file():
+        if len(paths) == 0:
+            raise ValueError(
+                f'{type(self).__name__}: expected images of split {self.split!r} in the annotations in '
+                f'{root.absolute()} but got none; unpack the official archive again'
+            )
+        if not (root / paths[0]).is_file():
             raise self.wrong_layout(root, f'the image {paths[0]} of the annotations')
         return [
             {'img_path': str(root / path), 'gt_label': label}
@@ -89,23 +94,24 @@ class ImageClasses(LabelledDataset):
                 )
         return lines
 
-    def labels_of_words(self, words: Sequence[str], path: Path) -> np.ndarray:
-        """Turn the class numbers of a text file, from 1, into labels.
+    def labels_of_words(self, words: Sequence[str], path: Path, num_classes: int) -> np.ndarray:
+        """Turn class numbers, from 1, into labels.
 
         Args:
             words: N words.
             path: File that they come from.
+            num_classes: Classes of the whole data set.
 
         Returns:
             (N,) int64, from 0.
 
         Raises:
-            ValueError: If a word is no number from 1.
+            ValueError: If a word is no number from 1 to ``num_classes``.
         """
-        wrong = [word for word in words if not word.isdecimal() or int(word) < 1]
+        wrong = [word for word in words if not (word.isdecimal() and 1 <= int(word) <= num_classes)]
         if wrong:
             raise ValueError(
-                f'{type(self).__name__}: expected class numbers from 1 in {path} but got {wrong[:3]}; '
-                'unpack the official archive again'
+                f'{type(self).__name__}: expected class numbers from 1 to {num_classes} in {path} but got '
+                f'{wrong[:3]}; unpack the official archive again'
             )
         return np.array([int(word) for word in words], dtype=np.int64) - 1

@@ -64,12 +64,31 @@ class MiniImageNet(LabelledDataset):
                 f'MiniImageNet: expected {path.name} in {path.parent.absolute()} but got {found}; put the split files '
                 'of Ravi and Larochelle there, beside the folder images, or set data_root'
             )
-        with path.open(newline='') as file:
-            rows = [(row.get('filename'), row.get('label')) for row in csv.DictReader(file)]
-        num_classes = len({name for _, name in rows if name})
+        rows = _read_columns(path)
+        num_classes = len({name for _, name in rows})
         if num_classes != NUM_CLASSES[self.split]:
             raise ValueError(
-                f'MiniImageNet: expected the columns filename and label with {NUM_CLASSES[self.split]} classes in '
-                f'{path} but got {num_classes} classes; use the split files of Ravi and Larochelle'
+                f'MiniImageNet: expected {NUM_CLASSES[self.split]} classes in {path} but got {num_classes} classes; '
+                'use the split files of Ravi and Larochelle'
             )
         return rows
+
+
+def _read_columns(path: Path) -> list[tuple[str, str]]:
+    """Read file name and class of each image."""
+    # Spreadsheets write a byte order mark.
+    with path.open(newline='', encoding='utf-8-sig') as file:
+        reader = csv.DictReader(file)
+        if not {'filename', 'label'} <= set(reader.fieldnames or ()):
+            raise ValueError(
+                f'MiniImageNet: expected the columns filename and label in {path} but got {reader.fieldnames}; '
+                'write filename,label in its first line'
+            )
+        rows = [(row['filename'], row['label']) for row in reader]
+    incomplete = [number for number, row in enumerate(rows, start=1) if not all(row)]
+    if incomplete:
+        raise ValueError(
+            f'MiniImageNet: expected a filename and a label in each row of {path} but got {len(incomplete)} rows '
+            f'without, row {incomplete[0]} for one; complete or remove them'
+        )
+    return rows

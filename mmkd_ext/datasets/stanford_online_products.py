@@ -12,6 +12,7 @@ from mmkd_ext.registry import DATASETS
 
 __all__ = ['StanfordOnlineProducts']
 
+_NUM_CLASSES = 22634
 _HEADER = ['image_id', 'class_id', 'super_class_id', 'path']
 
 
@@ -41,4 +42,5 @@ class StanfordOnlineProducts(ImageClasses):
                 f'StanfordOnlineProducts: expected the line {" ".join(_HEADER)!r} first in {path} but got '
                 f'{" ".join(rows[0]) if rows else "an empty file"!r}; unpack the official archive again'
             )
-        return [row[3] for row in rows[1:]], self.labels_of_words([row[1] for row in rows[1:]], path)
+        labels = self.labels_of_words([row[1] for row in rows[1:]], path, _NUM_CLASSES)
+        return [row[3] for row in rows[1:]], labels

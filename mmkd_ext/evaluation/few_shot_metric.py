@@ -39,7 +39,9 @@ class FewShotMetric(BaseMetric):
         collect_dir: Folder for gathering with ``'cpu'``.
 
     Raises:
-        ValueError: If a number is out of range, or the data has too few classes, or too few images of one.
+        TypeError: If ``tasks`` are no pairs of integers.
+        ValueError: If a number is out of range, there are no samples, an embedding is no vector or not finite, or the
+            data has too few classes, or too few images of one.
         KeyError: If samples lack a field.
     """
 
@@ -56,6 +58,7 @@ class FewShotMetric(BaseMetric):
         collect_dir: str | None = None,
     ) -> None:
         super().__init__(collect_device, prefix, collect_dir)
+        _check_pairs(tasks)
         if num_episodes < 2 or num_queries < 1 or not tasks or min(map(min, tasks)) < 1:
             raise ValueError(
                 'FewShotMetric: expected at least one task of ways and shots >= 1, one query and two episodes but got '
@@ -78,6 +81,11 @@ class FewShotMetric(BaseMetric):
                     f"FewShotMetric: expected predicted samples with 'embedding' and 'gt_label' but got "
                     f'{sorted(sample)}; evaluate a PrototypicalNetwork on data that has labels'
                 )
+            if sample['embedding'].ndim != 1:
+                raise ValueError(
+                    f'FewShotMetric: expected an embedding of shape (D,) but got {tuple(sample["embedding"].shape)}; '
+                    'pool maps to one vector'
+                )
             # Of NumPy, since a pickled row of a tensor takes the whole tensor with it to the other processes.
             self.results.append((sample['embedding'].float().cpu().numpy(), int(sample['gt_label'])))
 
@@ -90,7 +98,13 @@ class FewShotMetric(BaseMetric):
         Returns:
             dict: Numbers in percent.
         """
+        if not results:
+            raise ValueError('FewShotMetric: expected samples but got none; check the evaluation data set')
         embedding_BD = torch.from_numpy(np.stack([embedding for embedding, _ in results]))
+        if not embedding_BD.isfinite().all():
+            raise ValueError(
+                'FewShotMetric: expected finite embeddings but got NaN or infinite values; check the model'
+            )
         labels_B = np.array([label for _, label in results])
         metrics = {}
         for num_ways, num_shots in self.tasks:
@@ -110,6 +124,15 @@ def mean_and_interval(accuracies: np.ndarray) -> tuple[float, float]:
         accuracies: (E,), at least two.
     """
     return float(accuracies.mean()), float(1.96 * sem(accuracies))
+
+
+def _check_pairs(tasks: Sequence[tuple[int, int]]) -> None:
+    is_pairs = isinstance(tasks, Sequence) and all(isinstance(task, Sequence) and len(task) == 2 for task in tasks)
+    if not is_pairs or not all(isinstance(number, int) for task in tasks for number in task):
+        raise TypeError(
+            f'FewShotMetric: expected tasks to be pairs of integers (ways, shots) but got {tasks!r}; write for example '
+            '((5, 1), (5, 5))'
+        )
 
 
 def _accuracies(embedding_BD: Tensor, episodes_EWS: np.ndarray, num_shots: int) -> np.ndarray:

@@ -9,6 +9,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 
 from mmkd_ext.functional import retrieval_scores
+from mmkd_ext.functional.retrieval import check_ks
 from mmkd_ext.functional.rows import unit_rows
 from mmkd_ext.registry import METRICS
 
@@ -51,12 +52,13 @@ class RetrievalMetric(BaseMetric):
         collect_dir: Folder for gathering with ``'cpu'``.
 
     Raises:
+        TypeError: If ``topk`` is no sequence of integers.
         ValueError: If ``topk`` is empty or not positive, there are no samples, or there are queries without a gallery.
         KeyError: If samples lack a field.
 
     Example:
         >>> val_evaluator = dict(type='mmkd_ext.RetrievalMetric', topk=(1, 2, 4, 8))
-        >>> default_hooks = dict(checkpoint=dict(save_best='retrieval/recall@1'))
+        >>> default_hooks = dict(checkpoint=dict(save_best='retrieval/recall@1', rule='greater'))
     """
 
     default_prefix = 'retrieval'
@@ -70,8 +72,7 @@ class RetrievalMetric(BaseMetric):
         collect_dir: str | None = None,
     ) -> None:
         super().__init__(collect_device, prefix, collect_dir)
-        if not topk or min(topk) < 1:
-            raise ValueError(f'RetrievalMetric: expected topk of numbers >= 1 but got {topk}; write for example (1, 2)')
+        check_ks('RetrievalMetric', topk=topk)
         self.topk = tuple(topk)
         self.normalize = normalize
 

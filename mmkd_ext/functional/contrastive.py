@@ -45,7 +45,8 @@ def contrastive_loss(
 
     Raises:
         TypeError: If ``margin`` is not a number.
-        ValueError: If a setting is out of range or unknown, or shapes do not fit.
+        ValueError: If a setting is out of range or unknown, shapes do not fit, or a value is NaN or infinite (looked at
+            on the CPU only).
     """
     check_metric_settings('contrastive_loss', margin, mining)
     if len(embedding) < 2:

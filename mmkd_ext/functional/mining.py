@@ -47,7 +47,8 @@ class Mined(NamedTuple):
 def embedding_distances(who: str, embedding: Tensor, labels: Tensor) -> Tensor:
     """Distances within a batch, from a Gram matrix in float64, so that near-duplicates keep their digits.
 
-    Pairs nearer than a millionth of the batch's diameter count as equal: distance and gradient are 0.
+    Pairs nearer than a millionth of the batch's diameter count as equal: distance and gradient are 0. Values are looked
+    at on the CPU only, as in :func:`~mmkd_ext.functional.checks.check_pair`; elsewhere NaN passes through.
 
     Args:
         who: Function that speaks in the error.
@@ -58,17 +59,19 @@ def embedding_distances(who: str, embedding: Tensor, labels: Tensor) -> Tensor:
         Shape (N, N), with 0 on the diagonal.
 
     Raises:
-        ValueError: If the shapes are others.
+        ValueError: If the shapes are others, or a value is NaN or infinite.
     """
     if embedding.ndim != 2 or labels.shape != embedding.shape[:1]:
         raise ValueError(
             f'{who}: expected an embedding of shape (N, D) and labels of shape (N,) but got {tuple(embedding.shape)}, '
             f'{tuple(labels.shape)}; give one label for each row'
         )
+    _check_finite(who, embedding)
     square_NN = squared_distances(embedding.double())
-    apart_NN = square_NN > _EQUAL * square_NN.detach().amax()
+    # Of NaN no comparison is true: it counts as apart, and passes through.
+    equal_NN = square_NN <= _EQUAL * square_NN.detach().amax()
     # The slope of a root at 0 is infinite, and 0 times infinity no number.
-    distance_NN = torch.where(apart_NN, torch.where(apart_NN, square_NN, 1.0).sqrt(), 0.0)
+    distance_NN = torch.where(equal_NN, 0.0, torch.where(equal_NN, 1.0, square_NN).sqrt())
     return distance_NN.to(embedding.dtype)
 
 
@@ -192,6 +195,18 @@ def distance_weights(embedding_ND: Tensor, labels_N: Tensor, *, near: float = 0.
     has_any_N1 = largest_N1 > -math.inf
     weight_NN = (log_weight_NN - largest_N1.masked_fill(~has_any_N1, 0)).exp()
     return _normalised(torch.where(has_any_N1, weight_NN, negative_NN.to(weight_NN)))
+
+
+def _check_finite(who: str, embedding_ND: Tensor) -> None:
+    if torch.compiler.is_compiling() or embedding_ND.device.type != 'cpu':
+        return
+    # The sum, many times faster, shows whether it is worth looking at each value.
+    if not embedding_ND.sum().isfinite() and not embedding_ND.isfinite().all():
+        raise ValueError(
+            f'{who}: expected finite numbers in embedding but got NaN or infinity in '
+            f'{int((~embedding_ND.isfinite()).sum())} of {embedding_ND.numel()} places; look for the layer that makes '
+            'them, or lower the learning rate'
+        )
 
 
 def _normalised(weight_NN: Tensor) -> Tensor:

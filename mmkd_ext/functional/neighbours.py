@@ -43,7 +43,7 @@ def nearest_neighbours(queries: Tensor, gallery: Tensor | None = None, k: int = 
         ValueError: If shapes do not fit, ``k`` is below 1, or a value is NaN or infinite.
     """
     blocks = [index_BK for _, index_BK in neighbour_blocks(queries, gallery, k)]
-    return torch.cat(blocks) if blocks else torch.empty(0, 0, dtype=torch.long, device=queries.device)
+    return torch.cat(blocks) if blocks else torch.empty(len(queries), 0, dtype=torch.long, device=queries.device)
 
 
 def neighbour_blocks(queries: Tensor, gallery: Tensor | None = None, k: int = 1) -> Iterator[tuple[slice, Tensor]]:

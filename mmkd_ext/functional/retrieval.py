@@ -17,6 +17,7 @@ Shape suffixes: Q queries, G gallery items, B queries of a block, K neighbours, 
 """
 
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from torch import Tensor
 from mmkd_ext.functional.first_hits import misses_before_hit
 from mmkd_ext.functional.neighbours import neighbour_blocks
 
-__all__ = ['recall_at_k', 'retrieval_scores']
+__all__ = ['check_ks', 'recall_at_k', 'retrieval_scores']
 
 
 def recall_at_k(
@@ -38,7 +39,7 @@ def recall_at_k(
 
     Args:
         embeddings: Queries, shape (Q, D), any floating dtype, finite.
-        labels: Their classes, shape (Q,), integers.
+        labels: Their classes, shape (Q,), integers or bool.
         ks: The values of K.
         gallery: Where to search, shape (G, D); None for the other queries.
         gallery_labels: Classes of the gallery, shape (G,).
@@ -47,6 +48,7 @@ def recall_at_k(
         dict: K -> share in [0, 1]. A query without relevant items counts as a miss.
 
     Raises:
+        TypeError: If ``ks`` is no sequence of integers.
         ValueError: If there are no queries, shapes do not fit, a K is below 1, or a value is NaN or infinite.
 
     Example:
@@ -54,7 +56,8 @@ def recall_at_k(
         {1: 0.5, 2: 0.75}
     """
     _check(embeddings, labels, ks, gallery, gallery_labels)
-    misses_Q = misses_before_hit(embeddings, labels, gallery, gallery_labels, max(ks))
+    class_Q, class_G = _number_classes(labels, gallery_labels)
+    misses_Q = misses_before_hit(embeddings, class_Q, gallery, class_G, max(ks))
     return {k: int((misses_Q < k).sum()) / len(labels) for k in ks}
 
 
@@ -78,7 +81,8 @@ def retrieval_scores(
         dict: ``recall@<K>``, ``map@r`` and ``r_precision`` in [0, 1]. A query without relevant items adds 0 to each.
 
     Raises:
-        ValueError: See :func:`recall_at_k`.
+        TypeError: See :func:`recall_at_k`.
+        ValueError: See there.
     """
     _check(embeddings, labels, ks, gallery, gallery_labels)
     relevant_Q = _count_relevant(labels, gallery_labels)
@@ -92,8 +96,26 @@ def retrieval_scores(
         hit_BK = hit_BK & (rank_K <= relevant_B1)
         share_BK = hit_BK / relevant_B1.clamp(min=1).double()
         totals['r_precision'] += float(share_BK.sum())
-        totals['map@r'] += float((share_BK * (hit_BK.cumsum(dim=1) / rank_K)).sum())
+        totals['map@r'] += float((share_BK * (hit_BK.cumsum(dim=1).double() / rank_K)).sum())
     return {name: total / len(labels) for name, total in totals.items()}
+
+
+def check_ks(who: str, **values: Sequence[int]) -> None:
+    """Refuse what is no list of numbers of neighbours.
+
+    Args:
+        who: Function or class that speaks in the error.
+        **values: The values of K by name of the setting.
+
+    Raises:
+        TypeError: If a value is no sequence of integers.
+        ValueError: If one is empty, or a K is below 1.
+    """
+    for name, ks in values.items():
+        if not isinstance(ks, Sequence) or not all(isinstance(k, Integral) and not isinstance(k, bool) for k in ks):
+            raise TypeError(f'{who}: expected {name} of integers but got {ks!r}; write for example (1, 2)')
+        if not ks or min(ks) < 1:
+            raise ValueError(f'{who}: expected {name} of numbers >= 1 but got {tuple(ks)}; write for example (1, 2)')
 
 
 def _hits(
@@ -107,17 +129,22 @@ def _hits(
 
 def _count_relevant(labels: Tensor, gallery_labels: Tensor | None) -> Tensor:
     """Number of relevant items of each query, shape (Q,)."""
+    class_Q, class_G = _number_classes(labels, gallery_labels)
+    num_classes = 1 + int(torch.maximum(class_Q.max(), class_G.max()))
+    return class_G.bincount(minlength=num_classes)[class_Q] - int(gallery_labels is None)
+
+
+def _number_classes(labels: Tensor, gallery_labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Labels of any type as int64 from 0: of the queries, and of the items that are searched."""
     found = labels if gallery_labels is None else gallery_labels
     _, class_of = torch.cat([labels, found]).unique(return_inverse=True)
-    query_Q, item_G = class_of.split([len(labels), len(found)])
-    return item_G.bincount(minlength=int(class_of.max()) + 1)[query_Q] - int(gallery_labels is None)
+    return class_of.split([len(labels), len(found)])
 
 
 def _check(
     embeddings: Tensor, labels: Tensor, ks: Sequence[int], gallery: Tensor | None, gallery_labels: Tensor | None
 ) -> None:
-    if not ks or min(ks) < 1:
-        raise ValueError(f'retrieval: expected ks >= 1 but got {tuple(ks)}; give at least one number of neighbours')
+    check_ks('retrieval', ks=ks)
     if (gallery is None) != (gallery_labels is None):
         raise ValueError('retrieval: expected both gallery and gallery_labels, or none, but got one; add the other')
     for name, x, y in (('queries', embeddings, labels), ('gallery', gallery, gallery_labels)):

@@ -8,6 +8,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from mmkd_ext.functional.checks import full_precision
 from mmkd_ext.functional.rows import unit_rows
 from mmkd_ext.registry import MODELS
 
@@ -15,8 +16,9 @@ __all__ = ['EmbeddingHead']
 
 
 class _UnitRows(nn.Module):
-    """Scales vectors to length 1; a module, so that it can be tapped."""
+    """Scales vectors to length 1, of half precision in float32; a module, so that it can be tapped."""
 
+    @full_precision
     def forward(self, x: Tensor) -> Tensor:
         return unit_rows(x)
 
@@ -40,7 +42,7 @@ class EmbeddingHead(BaseModule):
 
     Attributes:
         fc (nn.Linear): Its output is the embedding as it comes, (B, D).
-        normalized (nn.Module): Its output is the embedding of length 1, (B, D).
+        normalized (nn.Module): Its output is the embedding of length 1, (B, D), at least float32.
     """
 
     def __init__(

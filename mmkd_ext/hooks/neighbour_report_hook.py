@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from mmkd_ext.distill import FrozenTeacher
 from mmkd_ext.evaluation import EmbeddedSample, read_embedding
 from mmkd_ext.functional import nearest_neighbours
+from mmkd_ext.functional.rows import unit_rows
 from mmkd_ext.hooks.final_evaluation_hook import FinalEvaluationHook
 from mmkd_ext.hooks.restart import student_of
 from mmkd_ext.models.teacher import build_teacher, check_teacher_spec
@@ -44,6 +45,8 @@ class NeighbourReportHook(FinalEvaluationHook):
         teacher_tap: The teacher's tensor (B, D) to compare by (:class:`mmkd_ext.distill.Tap`).
         seed: Decides on the queries.
         out_file: Picture below the work folder, or an absolute path.
+        normalize: Whether embeddings, also the teacher's, are scaled to length 1 first, as by
+            :class:`mmkd_ext.RetrievalMetric`; with its value the picture ranks as the metric does.
 
     Raises:
         ValueError: If a number is below 1.
@@ -60,6 +63,7 @@ class NeighbourReportHook(FinalEvaluationHook):
         teacher_tap: str = 'head.normalized',
         seed: int = 0,
         out_file: str = 'neighbours.png',
+        normalize: bool = False,
     ) -> None:
         super().__init__()
         for name, value in (('num_queries', num_queries), ('num_neighbours', num_neighbours)):
@@ -73,6 +77,7 @@ class NeighbourReportHook(FinalEvaluationHook):
         self.teacher_tap = teacher_tap
         self.seed = seed
         self.out_file = out_file
+        self.normalize = normalize
         self._teacher: FrozenTeacher | None = None
         self._samples: list[tuple[EmbeddedSample, np.ndarray | None]] | None = None
 
@@ -172,6 +177,7 @@ class NeighbourReportHook(FinalEvaluationHook):
     def _search(self, embeddings: np.ndarray, queries: Sequence[int]) -> list[list[int]]:
         """Neighbours of some samples among all others."""
         gallery: Tensor = torch.from_numpy(embeddings)
+        gallery = unit_rows(gallery) if self.normalize else gallery
         nearest = nearest_neighbours(gallery[queries], gallery, k=self.num_neighbours + 1).tolist()
         return [
             [index for index in found if index != query][: self.num_neighbours]

@@ -55,7 +55,7 @@ class MetricLoss(WeightedLoss):
             Scalar, float32 or float64.
 
         Raises:
-            ValueError: If shapes do not fit.
+            ValueError: If shapes do not fit, or on the CPU a value is NaN or infinite.
         """
         loss = self.compare(*self.joined(embedding, labels))
         if self.training:

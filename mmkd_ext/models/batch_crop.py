@@ -24,10 +24,15 @@ class BatchRandomCrop(BatchTransform):
     Args:
         size: Side in pixels, at most the image's plus twice the padding.
         padding: Pixels added on each side.
+
+    Raises:
+        TypeError: If a number is no integer.
+        ValueError: If one is negative, or ``size`` 0.
     """
 
     def __init__(self, size: int, padding: int = 0) -> None:
         super().__init__()
+        _check_whole('BatchRandomCrop', size=size, padding=padding)
         check_positive('BatchRandomCrop', size=size)
         check_not_negative('BatchRandomCrop', padding=padding)
         self.size = size
@@ -55,13 +60,15 @@ class BatchRandomResizedCrop(BatchTransform):
         ratio: Range of width / height.
 
     Raises:
-        ValueError: For an empty range.
+        TypeError: If ``size`` is no integer.
+        ValueError: If it is below 1, or for an empty range.
     """
 
     def __init__(
         self, size: int, scale: Sequence[float] = (0.08, 1.0), ratio: Sequence[float] = (3 / 4, 4 / 3)
     ) -> None:
         super().__init__()
+        _check_whole('BatchRandomResizedCrop', size=size)
         check_positive('BatchRandomResizedCrop', size=size)
         for name, values in (('scale', scale), ('ratio', ratio)):
             if len(values) != 2 or not 0 < values[0] <= values[1]:
@@ -94,3 +101,9 @@ class BatchRandomFlip(BatchTransform):
     def transform(self, images_BCHW: Tensor, draws: BatchDraws) -> Tensor:
         """Mirror; see the base class."""
         return images_BCHW.flip(3)
+
+
+def _check_whole(who: str, **values: int) -> None:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f'{who}: expected {name} to be an integer but got {value!r}; give whole pixels')

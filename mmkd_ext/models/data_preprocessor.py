@@ -76,7 +76,8 @@ class MultiViewDataPreprocessor(BaseDataPreprocessor):
         batch_augments: Transforms ``mmkd_ext.Batch*`` of a whole training batch on the device, before normalisation,
             in place of random transforms in the pipeline. The last may be :class:`mmkd_ext.BatchMultiView`; then the
             output has several views. Their random numbers follow from the run's seed, the iteration and the
-            ``sample_idx`` of each image: a resumed run, and one in several processes, draws the same.
+            ``sample_idx`` of each image: a resumed run, and one in several processes, draws the same
+            (but a sample that two processes have in one iteration gets the same views in both).
         channels_last: Whether the output has torch's memory format ``channels_last``, in which convolutions in half
             precision are fastest on recent GPUs.
     """

@@ -76,11 +76,9 @@ class EpisodeBatchSampler(PlannedBatchSampler):
 
     def _check(self) -> None:
         who, size = 'EpisodeBatchSampler', self.num_shots + self.num_queries
-        if min(self.num_ways, self.num_shots, self.num_queries, self.num_episodes) < 1:
-            raise ValueError(
-                f'{who}: expected at least one way, shot, query and episode but got {self.num_ways}, {self.num_shots}, '
-                f'{self.num_queries}, {self.num_episodes}'
-            )
+        for name in ('num_ways', 'num_shots', 'num_queries', 'num_episodes'):
+            if getattr(self, name) < 1:
+                raise ValueError(f'{who}: expected {name} >= 1 but got {getattr(self, name)}; give a positive number')
         if self.batch_size != self.num_ways * size:
             raise ValueError(
                 f'{who}: expected batch_size to be that of an episode, {self.num_ways} x {size} = '

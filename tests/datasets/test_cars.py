@@ -12,7 +12,7 @@ ROWS = [('1.jpg', 1), ('2.jpg', 98), ('3.jpg', 99), ('4.jpg', 196)]
 def write(path, field, rows):
     annotations = np.zeros((1, len(rows)), dtype=[(field, 'O'), ('class', 'O'), ('test', 'O')])
     for number, (name, label) in enumerate(rows):
-        annotations[0, number] = name, np.uint8(label), number % 2
+        annotations[0, number] = name, np.int16(label), number % 2
     path.parent.mkdir(parents=True, exist_ok=True)
     io.savemat(path, {'annotations': annotations})
 
@@ -68,3 +68,16 @@ def test_annotations_of_another_kind(tmp_path):
     write(tmp_path / 'cars_annos.mat', 'fname', ROWS)
     with pytest.raises(ValueError, match='expected annotations with relative_im_path and class'):
         Cars196(str(tmp_path), split='train')
+
+
+@pytest.mark.parametrize('label', [0, -1, 197, 500])
+def test_class_out_of_range(tmp_path, label):
+    write(tmp_path / 'cars_annos.mat', 'relative_im_path', [('a.jpg', 5), ('b.jpg', label)])
+    with pytest.raises(ValueError, match=rf"Cars196: expected class numbers from 1 to 196 in .* got \['{label}'\]"):
+        Cars196(str(tmp_path), split='train')
+
+
+def test_split_without_images(tmp_path):
+    write(tmp_path / 'cars_annos.mat', 'relative_im_path', [('a.jpg', 5)])
+    with pytest.raises(ValueError, match=r"Cars196: expected images of split 'test' in the annotations in .* got none"):
+        Cars196(str(tmp_path), split='test')

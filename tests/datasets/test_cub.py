@@ -34,3 +34,16 @@ def test_wrong_layout(root, tmp_path):
     (root / 'image_class_labels.txt').write_text('1 1\n')
     with pytest.raises(ValueError, match=r'CUB200: expected the same images in .* but got 4 and 1, 3 of them in one'):
         CUB200(str(root), split='train')
+
+
+@pytest.mark.parametrize('label', [0, 201, 300])
+def test_class_out_of_range(root, label):
+    (root / 'image_class_labels.txt').write_text(f'1 200\n2 100\n3 101\n4 {label}\n')
+    with pytest.raises(ValueError, match=rf"CUB200: expected class numbers from 1 to 200 in .* got \['{label}'\]"):
+        CUB200(str(root), split='train')
+
+
+def test_split_without_images(root):
+    (root / 'image_class_labels.txt').write_text('1 1\n2 2\n3 3\n4 4\n')
+    with pytest.raises(ValueError, match=r"CUB200: expected images of split 'test' in the annotations in .* got none"):
+        CUB200(str(root), split='test')

@@ -11,7 +11,7 @@ class Shelf(ImageClasses):
         if not (root / 'list.txt').is_file():
             raise self.wrong_layout(root, 'list.txt and images/')
         rows = self.read_lines(root / 'list.txt', num_words=2)
-        return [row[0] for row in rows], self.labels_of_words([row[1] for row in rows], root / 'list.txt')
+        return [row[0] for row in rows], self.labels_of_words([row[1] for row in rows], root / 'list.txt', 9)
 
 
 def write(root, text, images=('a.jpg', 'b.jpg')):
@@ -40,7 +40,9 @@ def test_part_of_a_split_and_home_folder(tmp_path, monkeypatch):
     ('text', 'message'),
     [
         ('a.jpg 1\nb.jpg\n', r"Shelf: expected 2 words in line 2 of .*list.txt but got 'b.jpg'"),
-        ('a.jpg x\nb.jpg 0\n', r"Shelf: expected class numbers from 1 in .*list.txt but got \['x', '0'\]"),
+        ('a.jpg x\nb.jpg 0\n', r"Shelf: expected class numbers from 1 to 9 in .*list.txt but got \['x', '0'\]"),
+        ('a.jpg 9\nb.jpg 10\n', r"Shelf: expected class numbers from 1 to 9 in .*list.txt but got \['10'\]"),
+        ('', r"Shelf: expected images of split 'train' in the annotations in .* but got none; unpack"),
     ],
 )
 def test_unreadable_list(tmp_path, text, message):

@@ -52,10 +52,36 @@ def test_missing_images(tmp_path):
         MiniImageNet(str(tmp_path), 'val')
 
 
-@pytest.mark.parametrize(('num_classes', 'header', 'found'), [(15, 'filename,label', 15), (16, 'file,class', 0)])
-def test_a_file_of_another_split(num_classes, header, found, tmp_path):
-    write(tmp_path, 'val', num_classes, header)
-    with pytest.raises(
-        ValueError, match=f'columns filename and label with 16 classes in .*val.csv but got {found} classes'
-    ):
+def test_a_file_of_another_split(tmp_path):
+    write(tmp_path, 'val', 15)
+    with pytest.raises(ValueError, match=r'MiniImageNet: expected 16 classes in .*val.csv but got 15 classes'):
+        MiniImageNet(str(tmp_path), 'val')
+
+
+@pytest.mark.parametrize('header', ['file,label', 'filename,class', 'file,class', ''])
+def test_other_columns(tmp_path, header):
+    write(tmp_path, 'val', 16, header)
+    with pytest.raises(ValueError, match=r'columns filename and label in .*val.csv but got \[.*\]; write filename,'):
+        MiniImageNet(str(tmp_path), 'val')
+
+
+def test_an_empty_file(tmp_path):
+    (tmp_path / 'val.csv').touch()
+    with pytest.raises(ValueError, match=r'columns filename and label in .*val.csv but got None'):
+        MiniImageNet(str(tmp_path), 'val')
+
+
+def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path):
+    write(tmp_path, 'val', 16)
+    path = tmp_path / 'val.csv'
+    path.write_text(path.read_text(), encoding='utf-8-sig')
+    assert len(MiniImageNet(str(tmp_path), 'val')) == 32
+
+
+@pytest.mark.parametrize('row', ['a.jpg', ',n00000000', 'a.jpg,'])
+def test_incomplete_rows(tmp_path, row):
+    write(tmp_path, 'val', 16)
+    with (tmp_path / 'val.csv').open('a') as file:
+        file.write(f'{row}\n')
+    with pytest.raises(ValueError, match=r'filename and a label in each row .* got 1 rows without, row 33 for one'):
         MiniImageNet(str(tmp_path), 'val')

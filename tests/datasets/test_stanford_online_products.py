@@ -49,7 +49,9 @@ def test_wrong_layout(root):
             "expected the line .* first in .* but got '1 1 1 bicycle_final/1_0.JPG'",
         ),
         (HEADER + '1 1 bicycle_final/1_0.JPG\n', 'expected 4 words in line 2'),
-        (HEADER + '1 one 1 bicycle_final/1_0.JPG\n', r"expected class numbers from 1 in .* but got \['one'\]"),
+        (HEADER + '1 one 1 bicycle_final/1_0.JPG\n', r"expected class numbers from 1 to 22634 in .* but got \['one'\]"),
+        (HEADER + '1 22635 1 bicycle_final/1_0.JPG\n', r"expected class numbers from 1 to 22634 in .* \['22635'\]"),
+        (HEADER, "expected images of split 'train' in the annotations in .* but got none"),
     ],
 )
 def test_unreadable_list(root, text, message):

@@ -99,6 +99,30 @@ def test_too_few_images():
         evaluate(samples_of(), num_queries=15)
 
 
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_what_is_no_number_is_not_chance(value):
+    samples = samples_of()
+    samples[7]['embedding'][1] = value
+    with pytest.raises(ValueError, match='FewShotMetric: expected finite embeddings but got NaN or infinite values'):
+        evaluate(samples)
+
+
+def test_no_samples():
+    with pytest.raises(ValueError, match='FewShotMetric: expected samples but got none; check the evaluation data set'):
+        evaluate([])
+
+
+def test_maps_are_refused():
+    with pytest.raises(ValueError, match=r'FewShotMetric: expected an embedding of shape \(D,\) but got \(6, 2\)'):
+        FewShotMetric().process(None, [{'embedding': torch.ones(6, 2), 'gt_label': torch.tensor([0])}])
+
+
+@pytest.mark.parametrize('tasks', [(5, 1), 5, ((5, 1, 3),), ((5,),), ((5, 1.5),), ('51',)], ids=str)
+def test_tasks_are_pairs(tasks):
+    with pytest.raises(TypeError, match=r'FewShotMetric: expected tasks to be pairs of integers \(ways, shots\)'):
+        FewShotMetric(tasks=tasks)
+
+
 @pytest.mark.parametrize('settings', [{'tasks': []}, {'tasks': [(5, 0)]}, {'num_queries': 0}, {'num_episodes': 1}])
 def test_settings_are_checked(settings):
     with pytest.raises(ValueError, match='FewShotMetric: expected at least one task of ways and shots >= 1'):

@@ -122,6 +122,12 @@ def test_bad_topk(topk):
         RetrievalMetric(topk=topk)
 
 
+@pytest.mark.parametrize('topk', [5, (1.5,), '12'])
+def test_topk_of_another_type(topk):
+    with pytest.raises(TypeError, match=r'RetrievalMetric: expected topk of integers but got .*; write for example'):
+        RetrievalMetric(topk=topk)
+
+
 def test_no_samples():
     with pytest.raises(ValueError, match='RetrievalMetric: expected samples but got none'):
         RetrievalMetric().evaluate(0)

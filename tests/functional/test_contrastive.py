@@ -87,6 +87,20 @@ def test_finite(mining, scale):
     assert embedding.grad.isfinite().all()
 
 
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize('mining', MININGS)
+def test_values_that_are_no_numbers_are_refused_on_the_cpu_and_pass_through_elsewhere(monkeypatch, mining, value):
+    embedding, labels = random_case()
+    embedding[3, 2] = value
+    with pytest.raises(
+        ValueError, match=r'contrastive_loss: expected finite numbers in embedding .* in 1 of 72 places'
+    ):
+        contrastive_loss(embedding, labels, mining=mining)
+    # As on a GPU, where the host may not look.
+    monkeypatch.setattr(torch.compiler, 'is_compiling', lambda: True)
+    assert contrastive_loss(embedding, labels, mining=mining).isnan()
+
+
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_half_precision_under_autocast_is_computed_in_float32(dtype):
     embedding, labels = random_case()

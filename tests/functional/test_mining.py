@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from mmkd_ext.functional.mining import distance_weights, mine_negatives, pair_masks, random_weights
+from mmkd_ext.functional.mining import distance_weights, embedding_distances, mine_negatives, pair_masks, random_weights
 
 CASES = [f'{kind}_{size}' for kind in ('plain', 'normalised', 'dup') for size in ('B8_D4', 'B32_D4', 'B32_D64')]
 
@@ -131,6 +131,27 @@ def test_seed_and_step_alone_decide():
     assert torch.equal(mine(embedding, labels, 'distance', seed=1, step=torch.tensor(7)).negative_NN, first)
     assert not torch.equal(mine(embedding, labels, 'distance', seed=1, step=8).negative_NN, first)
     assert not torch.equal(mine(embedding, labels, 'distance', seed=2, step=7).negative_NN, first)
+
+
+# --- distances
+
+
+def test_distances_are_those_of_the_formula_and_zero_between_equal_points():
+    embedding = torch.randn(7, 3, dtype=torch.float64)
+    embedding[4] = embedding[1]
+    found = embedding_distances('who', embedding, torch.zeros(7))
+    expected = [[math.dist(a, b) for b in embedding.tolist()] for a in embedding.tolist()]
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    assert found[1, 4] == 0
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf])
+def test_no_distance_of_what_is_no_number(monkeypatch, value):
+    embedding = torch.tensor([[1.0, 2.0], [value, 2.0], [5.0, value]])
+    with pytest.raises(ValueError, match=r'who: expected finite numbers in embedding .* in 2 of 6 places'):
+        embedding_distances('who', embedding, torch.zeros(3))
+    monkeypatch.setattr(torch.compiler, 'is_compiling', lambda: True)
+    assert embedding_distances('who', embedding, torch.zeros(3)).isnan().all()
 
 
 # --- degenerate batches

@@ -117,11 +117,44 @@ def test_labels_may_be_any_integers():
     assert retrieval_scores(embeddings, 10**12 - 7 * labels) == retrieval_scores(embeddings, labels)
 
 
+def test_labels_may_be_of_any_type():
+    embeddings, labels = torch.randn(50, 4), torch.randint(2, (50,))
+    other, found = torch.randn(30, 4), torch.randint(2, (30,))
+    for function in (recall_at_k, retrieval_scores):
+        assert function(embeddings, labels.bool()) == function(embeddings, labels)
+        expected = function(embeddings, labels, KS, other, found)
+        assert function(embeddings, labels.bool(), KS, other, found.bool()) == expected
+        assert function(embeddings, labels.int(), KS, other, found) == expected
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.float32, torch.float64])
+def test_scores_are_sums_in_double_precision_whatever_the_default(dtype):
+    embeddings, labels = torch.randn(40, 4), torch.arange(40) % 3
+    expected, default = loops(embeddings, labels), torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        found = retrieval_scores(embeddings, labels, KS)
+    finally:
+        torch.set_default_dtype(default)
+    assert found == pytest.approx(expected, rel=1e-13)
+
+
+@pytest.mark.parametrize('ks', [5, 1.5, (1.5,), (1, 2.0), (True,), '12', {1, 2}], ids=str)
+@pytest.mark.parametrize('function', [recall_at_k, retrieval_scores])
+def test_numbers_of_neighbours_are_integers(function, ks):
+    with pytest.raises(TypeError, match=r'retrieval: expected ks of integers but got .*; write for example \(1, 2\)'):
+        function(torch.ones(3, 2), torch.zeros(3), ks)
+
+
+def test_numbers_of_neighbours_may_be_of_numpy():
+    assert recall_at_k(torch.tensor([[0.0], [1.0]]), torch.tensor([0, 0]), list(np.arange(1, 3))) == {1: 1.0, 2: 1.0}
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ((torch.ones(3, 2), torch.zeros(3), ()), 'expected ks >= 1 but got'),
-        ((torch.ones(3, 2), torch.zeros(3), (0, 1)), 'expected ks >= 1 but got'),
+        ((torch.ones(3, 2), torch.zeros(3), ()), 'expected ks of numbers >= 1 but got'),
+        ((torch.ones(3, 2), torch.zeros(3), (0, 1)), 'expected ks of numbers >= 1 but got'),
         ((torch.ones(3, 2), torch.zeros(2)), r'one label each, at least one, but got .* \(3, 2\) and .* \(2,\)'),
         ((torch.ones(0, 2), torch.zeros(0)), 'expected queries with one label each, at least one'),
         ((torch.ones(3, 2), torch.zeros(3), (1,), torch.ones(4, 2)), 'both gallery and gallery_labels'),

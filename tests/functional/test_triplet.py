@@ -149,6 +149,23 @@ def test_unlabelled_samples_take_no_part(mining):
     torch.testing.assert_close(triplet_loss(*with_others, mining=mining), triplet_loss(*known, mining=mining))
 
 
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize('mining', MININGS)
+def test_values_that_are_no_numbers_are_refused_on_the_cpu_and_pass_through_elsewhere(monkeypatch, mining, value):
+    embedding, labels = random_case()
+    embedding[3, 2] = value
+    with pytest.raises(ValueError, match=r'triplet_loss: expected finite numbers in embedding .* in 1 of 72 places'):
+        triplet_loss(embedding, labels, mining=mining)
+    # As on a GPU, where the host may not look.
+    monkeypatch.setattr(torch.compiler, 'is_compiling', lambda: True)
+    assert triplet_loss(embedding, labels, mining=mining).isnan()
+
+
+def test_a_sum_beyond_the_range_of_the_type_is_no_reason_to_refuse():
+    embedding = torch.tensor([[3e38], [3e38], [2e38], [1e38]])
+    assert triplet_loss(embedding, torch.tensor([0, 0, 1, 1]), mining='hard').isfinite()
+
+
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_half_precision_under_autocast_is_computed_in_float32(dtype):
     embedding, labels = random_case()

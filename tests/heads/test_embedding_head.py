@@ -46,6 +46,24 @@ def test_an_embedding_of_zeros_has_a_gradient():
     assert head.fc.weight.grad.isfinite().all()
 
 
+@pytest.mark.parametrize('scale', [1e-3, 1.0, 300.0])
+def test_half_precision_is_normalised_in_float32(scale):
+    """The squares of such values leave the range of float16."""
+    embedding = (scale * torch.randn(5, 4)).half()
+    unit = EmbeddingHead(6, 4).normalized(embedding)
+    torch.testing.assert_close(unit, F.normalize(embedding.float()))
+
+
+def test_under_autocast_directions_have_the_precision_of_float32():
+    head, features = make(), 300 * torch.randn(5, 6)
+    with torch.autocast('cpu', torch.bfloat16):
+        embedding, unit = head.fc(features), head(features)
+    assert embedding.dtype == torch.bfloat16
+    torch.testing.assert_close(unit, F.normalize(embedding.float()))
+    unit.sum().backward()
+    assert head.fc.weight.grad.dtype == torch.float32
+
+
 def test_task():
     head, features = make(loss={'type': 'mmkd_ext.TripletLoss', 'mining': 'all'}), torch.randn(6, 6)
     found = head.loss(features, samples_of([0, 0, 1, 1, 2, 2]))

@@ -1,4 +1,6 @@
+import ast
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,9 @@ from torch import nn
 
 from mmkd_ext.checkpoint import load_checkpoint_safely
 from mmkd_ext.hooks import AtomicCheckpointHook
+from mmkd_ext.registry import HOOKS
+
+ROOT = Path(__file__).parents[2]
 
 
 class Tiny(BaseModel):
@@ -104,6 +109,28 @@ def test_hooks_of_all_processes_are_asked_before_the_main_one_writes(tmp_path):
     Collecting.calls.clear()
     train(tmp_path, epochs=2, hooks=[Collecting()])
     assert Collecting.calls == ['collect', 'save'] * 2
+
+
+def documented_best():
+    """Every ``checkpoint=dict(... save_best=...)`` of the documents, the configs and the package."""
+    texts = (path.read_text() for part in ('README.md', 'docs', 'configs', 'mmkd_ext') for path in sources(ROOT / part))
+    found = {match for text in texts for match in re.findall(r'checkpoint=(dict\([^()]*save_best=[^()]*\))', text)}
+    keywords = [ast.parse(match, mode='eval').body.keywords for match in sorted(found)]
+    return [{keyword.arg: ast.literal_eval(keyword.value) for keyword in some} for some in keywords]
+
+
+def sources(root):
+    return [root] if root.is_file() else [path for path in root.rglob('*') if path.suffix in ('.md', '.py')]
+
+
+@pytest.mark.parametrize('kind', ['CheckpointHook', 'mmkd_ext.AtomicCheckpointHook'])
+def test_documented_best_checkpoints_can_be_asked_for(kind):
+    """mmengine knows for few metrics whether more is better, and refuses the others without a rule."""
+    documented = documented_best()
+    assert {options['save_best'] for options in documented} >= {'retrieval/recall@1'}
+    for options in documented:
+        hook = HOOKS.build({**options, 'type': kind})
+        assert hook.is_better_than[options['save_best']](2, 1)
 
 
 @pytest.mark.parametrize('options', [{'out_dir': 's3://bucket/run'}, {'backend_args': {'backend': 'local'}}])

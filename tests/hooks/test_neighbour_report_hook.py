@@ -128,6 +128,23 @@ def test_test_draws_teacher_beside_student(tmp_path, drawn):
     assert picture[1]['teacher'] == [(4, False), (7, False)]
 
 
+@pytest.mark.parametrize('normalize', [False, True])
+def test_the_picture_ranks_as_the_metric_does(tmp_path, drawn, normalize):
+    """Of length 1 all brightnesses but 0 are equal, and equally near ones come by index."""
+    runner = make_runner(tmp_path, num_queries=SIZE, num_neighbours=1, normalize=normalize)
+    runner.test_evaluator.metrics[0].normalize = normalize
+    metrics = runner.test()
+    found = [models['student'][0] for models in drawn[0].values()]
+    assert metrics['retrieval/recall@1'] == pytest.approx(100 * np.mean([not is_wrong for _, is_wrong in found]))
+    assert [level for level, _ in found[1:4]] == ([2, 1, 1] if normalize else [0, 1, 2])
+
+
+def test_the_teacher_is_normalised_too(tmp_path, drawn):
+    settings = dict(num_queries=SIZE, num_neighbours=2, teacher=TEACHER, teacher_tap='head', normalize=True)
+    make_runner(tmp_path, **settings).test()
+    assert [level for level, _ in drawn[0][7]['teacher']] == [1, 2]
+
+
 def test_only_the_last_validation_is_drawn(tmp_path, drawn):
     make_runner(tmp_path, max_epochs=3, num_queries=4).train()
     assert len(drawn) == 1

@@ -67,3 +67,17 @@ def test_flip_mirrors_every_other_image():
 def test_bad_settings(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize(
+    ('build', 'message'),
+    [
+        (lambda: BatchRandomCrop(32.5, 4), 'BatchRandomCrop: expected size to be an integer but got 32.5; give whole'),
+        (lambda: BatchRandomCrop(32, 4.0), 'BatchRandomCrop: expected padding to be an integer but got 4.0'),
+        (lambda: BatchRandomCrop(True), 'BatchRandomCrop: expected size to be an integer but got True'),
+        (lambda: BatchRandomResizedCrop(18.0), 'BatchRandomResizedCrop: expected size to be an integer but got 18.0'),
+    ],
+)
+def test_pixels_are_whole(build, message):
+    with pytest.raises(TypeError, match=message):
+        build()

@@ -72,8 +72,9 @@ def test_without_one_they_depend_on_the_seed_of_the_run_and_the_epoch():
 def test_errors():
     with pytest.raises(ValueError, match=r'batch_size to be that of an episode, 5 x 8 = 40, but got 32'):
         build(batch_size=32)
-    with pytest.raises(ValueError, match=r'at least one way, shot, query and episode but got 5, 3, 0, 12'):
-        build(num_queries=0, batch_size=15)
+    for name in ('num_ways', 'num_shots', 'num_queries', 'num_episodes'):
+        with pytest.raises(ValueError, match=f'EpisodeBatchSampler: expected {name} >= 1 but got 0; give a positive'):
+            build(**{name: 0})
     with pytest.raises(ValueError, match=r'multiple of the 5 processes but got 12'):
         build(world_size=5)
     with pytest.raises(ValueError, match=r'at least 21 classes, each with at least 8 samples, but got 20, of which 0'):
