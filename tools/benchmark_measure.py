@@ -1,5 +1,6 @@
 """How ``tools/benchmark.py`` measures: calls in turn in one process for time, a fresh process per call for memory."""
 
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -18,6 +19,7 @@ __all__ = ['describe_machine', 'milliseconds', 'peak_mib']
 _ROUNDS = 3
 # Shorter calls are repeated for as long before the clock is read: caches are then those of the call itself.
 _SHORTEST = 0.02
+_M_MMAP_THRESHOLD, _OWN_PAGES = -3, 2**16
 
 
 def milliseconds(calls: Sequence[Callable[[], object]], seconds: float, device: torch.device) -> list[float]:
@@ -120,6 +122,9 @@ def _peak_cuda(call: Callable[[], object]) -> float:
 
 def _send_peak(sender: Connection, build: Callable[..., Callable[[], object]], settings: dict) -> None:
     torch.set_num_threads(1)
+    # glibc: a tensor gets pages of its own and gives them back. The peak is then what a call needs; else it depends on
+    # how the heap is cut, and differs by half from process to process.
+    ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _OWN_PAGES)
     small = {name: min(value, 16) if isinstance(value, int) else value for name, value in settings.items()}
     build(**small)()  # loads libraries
     call = build(**settings)
