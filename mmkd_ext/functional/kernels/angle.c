@@ -3,7 +3,7 @@
    With squared distances d2, the arm from vertex j to sample i has the inverse a_ji = 1 / sqrt(2 d2_ji), or 0 where
    they coincide, and the half b_ji = d2_ji a_ji, so that
 
-       cos(i, j, k) = a_ji (b_jk - a_jk d2_ik) + b_ji a_jk,
+       cos(i, j, k) = a_ji (b_jk + a_jk (d2_ji - d2_ik)),
 
    and Huber's loss h (gap - h / 2), with h = clamp(gap, -delta, delta), has the slopes
 
@@ -28,6 +28,7 @@ enum {
 
 /* The arms of one vertex to all samples, and what their slopes sum up over the other arm. */
 typedef struct {
+    const real *square_s, *square_t;
     real *inverse_s, *half_s, *inverse_t, *half_t, *product, *cosine;
 } Arms;
 
@@ -39,7 +40,7 @@ typedef struct {
 
 /* One end of pairs: its arms, and where its row of the matrices starts. */
 typedef struct {
-    real inverse_s, half_s, inverse_t, half_t;
+    real square_s, inverse_s, square_t, inverse_t;
     size_t start;
 } Row;
 
@@ -54,12 +55,13 @@ typedef struct {
 } Terms;
 
 INLINE Row row_of(Arms arms, size_t i, size_t n) {
-    const Row row = {arms.inverse_s[i], arms.half_s[i], arms.inverse_t[i], arms.half_t[i], i * n};
+    const Row row = {arms.square_s[i], arms.inverse_s[i], arms.square_t[i], arms.inverse_t[i], i * n};
     return row;
 }
 
-INLINE real cosine(real inverse_i, real half_i, real inverse_k, real half_k, real square_ik) {
-    return inverse_i * (half_k - inverse_k * square_ik) + half_i * inverse_k;
+/* The cosine, divided by the inverse of the row's arm. */
+INLINE real scaled_cosine(real square_i, real inverse_k, real half_k, real square_ik) {
+    return half_k + inverse_k * (square_i - square_ik);
 }
 
 /* In this form compilers find the vector instructions for minimum and maximum. */
@@ -76,12 +78,12 @@ INLINE Column column_of(Arms arms, size_t k) {
 /* Pairs that come in both orders have weight 1/2, others 1. */
 INLINE Terms terms_of(Matrices m, Row row, Column column, size_t k, real weight, real delta) {
     const size_t ik = row.start + k;
-    const real cosine_s = cosine(row.inverse_s, row.half_s, column.inverse_s, column.half_s, m.square_s[ik]);
-    const real cosine_t = cosine(row.inverse_t, row.half_t, column.inverse_t, column.half_t, m.square_t[ik]);
-    const real gap = cosine_s - cosine_t, h = clamped(gap, delta);
-    const real pull = weight * h, product_i = pull * column.inverse_s;
-    m.slope[ik] -= row.inverse_s * product_i;
-    const Terms terms = {pull * (gap - (real)0.5 * h), product_i, pull * row.inverse_s, pull * cosine_s};
+    const real scaled_s = scaled_cosine(row.square_s, column.inverse_s, column.half_s, m.square_s[ik]);
+    const real scaled_t = scaled_cosine(row.square_t, column.inverse_t, column.half_t, m.square_t[ik]);
+    const real gap = row.inverse_s * scaled_s - row.inverse_t * scaled_t, h = clamped(gap, delta);
+    const real pull = weight * h, product_k = pull * row.inverse_s;
+    m.slope[ik] -= product_k * column.inverse_s;
+    const Terms terms = {pull * (gap - (real)0.5 * h), pull * column.inverse_s, product_k, product_k * scaled_s};
     return terms;
 }
 
@@ -173,7 +175,9 @@ double angle_sum(size_t n, size_t first_vertex, size_t num_vertices, size_t star
             const size_t right = left + WIDTH < n ? left + WIDTH : n;
             for (size_t v = 0; v < num_vertices; v++) {
                 real *const w = work + v * n;
-                const Arms arms = {w + 2 * size, w + 3 * size, w + 4 * size, w + 5 * size, w, w + size};
+                const size_t start_v = (first_vertex + v) * n;
+                const Arms arms = {square_s + start_v, square_t + start_v, w + 2 * size, w + 3 * size,
+                                   w + 4 * size,       w + 5 * size,       w,            w + size};
                 loss += add_rows(m, arms, n, row, end, left, right, left == row ? weight : weight + BLOCK, delta);
             }
         }
