@@ -6,20 +6,8 @@ Cost: about a minute of one CPU core, after the teacher.
 Result: Recall@1 65.5 ± 1.1 on new characters, three seeds; student alone 69.7 ± 0.7.
 """
 
-_base_ = './metric_learning_convnet-small_6e_omniglot.py'
-
-# Relations alone teach; lengths of the student's embeddings are free.
-model = dict(head=dict(normalize=False, loss=None))
+_base_ = './metric_learning-rkd_convnet-small_6e_omniglot.py'
 
 custom_hooks = [
-    *_base_.custom_hooks,
-    dict(
-        type='mmkd_ext.DistillHook',
-        teacher=dict(
-            config='{{ fileDirname }}/metric_learning_convnet-large_6e_omniglot.py',
-            checkpoint='work_dirs/metric_learning_convnet-large_6e_omniglot/epoch_6.pth'),
-        terms=dict(
-            rkd_angle=dict(
-                student='head.fc',
-                teacher='head.normalized',
-                loss=dict(type='mmkd_ext.RKDAngleLoss', loss_weight=2.0))))]
+    *_base_.custom_hooks[:-1],
+    dict(_base_.custom_hooks[-1], terms=dict(rkd_angle=_base_.custom_hooks[-1].terms.rkd_angle))]

@@ -6,24 +6,8 @@ Cost: one GPU; not measured.
 Result: not run here; the RKD paper has Recall@1 82.3, from memory.
 """
 
-_base_ = [
-    '../_base_/models/embedding_resnet18.py',
-    '../_base_/datasets/retrieval_cars.py',
-    '../_base_/schedules/relation_80e.py',
-    '../_base_/default_runtime.py']
-
-# Relations alone teach; lengths of the student's embeddings are free.
-model = dict(head=dict(normalize=False, loss=None))
+_base_ = './metric_learning-rkd_resnet18_80e_cars.py'
 
 custom_hooks = [
-    *_base_.custom_hooks,
-    dict(
-        type='mmkd_ext.DistillHook',
-        teacher=dict(
-            config='{{ fileDirname }}/metric_learning_resnet50_40e_cars.py',
-            checkpoint='work_dirs/metric_learning_resnet50_40e_cars/epoch_40.pth'),
-        terms=dict(
-            rkd_angle=dict(
-                student='head.fc',
-                teacher='head.normalized',
-                loss=dict(type='mmkd_ext.RKDAngleLoss', loss_weight=2.0))))]
+    *_base_.custom_hooks[:-1],
+    dict(_base_.custom_hooks[-1], terms=dict(rkd_angle=_base_.custom_hooks[-1].terms.rkd_angle))]

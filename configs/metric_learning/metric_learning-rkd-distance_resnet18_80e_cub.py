@@ -6,24 +6,8 @@ Cost: one GPU; not measured.
 Result: not run here; the RKD paper has Recall@1 60.3, from memory.
 """
 
-_base_ = [
-    '../_base_/models/embedding_resnet18.py',
-    '../_base_/datasets/retrieval_cub.py',
-    '../_base_/schedules/relation_80e.py',
-    '../_base_/default_runtime.py']
-
-# Relations alone teach; lengths of the student's embeddings are free.
-model = dict(head=dict(normalize=False, loss=None))
+_base_ = './metric_learning-rkd_resnet18_80e_cub.py'
 
 custom_hooks = [
-    *_base_.custom_hooks,
-    dict(
-        type='mmkd_ext.DistillHook',
-        teacher=dict(
-            config='{{ fileDirname }}/metric_learning_resnet50_40e_cub.py',
-            checkpoint='work_dirs/metric_learning_resnet50_40e_cub/epoch_40.pth'),
-        terms=dict(
-            rkd_distance=dict(
-                student='head.fc',
-                teacher='head.normalized',
-                loss=dict(type='mmkd_ext.RKDDistanceLoss', loss_weight=1.0))))]
+    *_base_.custom_hooks[:-1],
+    dict(_base_.custom_hooks[-1], terms=dict(rkd_distance=_base_.custom_hooks[-1].terms.rkd_distance))]
