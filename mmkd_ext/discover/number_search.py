@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmkd_ext.functional.num_classes import unit_features
+
 __all__ = ['Trial', 'best_trial', 'judge', 'search_number']
 
 _MAX_SAMPLES = 5000
@@ -78,6 +80,5 @@ def judge(num_novel: int, features_ND: np.ndarray, labels_N: np.ndarray) -> Tria
     from sklearn.metrics import silhouette_samples  # takes a second: only when there is something to search
 
     chosen = np.sort(np.random.default_rng(0).permutation(len(labels_N))[:_MAX_SAMPLES])
-    length_N1 = np.linalg.norm(features_ND[chosen], axis=1, keepdims=True)
-    values_N = silhouette_samples(features_ND[chosen] / np.maximum(length_N1, 1e-12), labels_N[chosen])
+    values_N = silhouette_samples(unit_features(features_ND[chosen]), labels_N[chosen])
     return Trial(num_novel, float(values_N.mean()), float(values_N.std() / len(values_N) ** 0.5))

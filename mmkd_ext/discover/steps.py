@@ -18,7 +18,7 @@ from mmkd_ext.discover.recipe import choose_recipe
 from mmkd_ext.discover.result import discovery_result, read_curves
 from mmkd_ext.discover.training import Stages
 from mmkd_ext.functional import estimate_num_classes, semi_supervised_kmeans
-from mmkd_ext.functional.num_classes import NumClasses
+from mmkd_ext.functional.num_classes import NumClasses, unit_features
 from mmkd_ext.visualization import DiscoveryResult, write_assignments_csv, write_html_report
 
 __all__ = ['Options', 'Steps']
@@ -171,8 +171,7 @@ class Steps:
             return self.options.assign_to
         share = self.folder.read_json('known_share')
         if share is None:
-            features, labels = self._features, np.array(self.images.labels)
-            unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+            unit, labels = unit_features(self._features), np.array(self.images.labels)
             num_known = len(self.images.classes)
             ids = semi_supervised_kmeans(unit, labels, num_known + num_novel, seed=self.options.seed).ids_N
             share = float((ids[labels < 0] < num_known).mean())

@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import sem
 
 from mmkd_ext.functional.clustering import cluster_accuracy
 from mmkd_ext.functional.semi_supervised_kmeans import semi_supervised_kmeans
 
-__all__ = ['CurvePoint', 'NumClasses', 'estimate_num_classes']
+__all__ = ['CurvePoint', 'NumClasses', 'estimate_num_classes', 'unit_features']
 
 _GRID_POINTS = 10
 """Numbers of classes that one round of the search tries."""
@@ -146,7 +147,7 @@ def estimate_num_classes(
         )
     rng = np.random.default_rng(seed)
     chosen = _subsample(labels_N, max_samples, rng)
-    labels_N, unit_ND = labels_N[chosen], _unit(features_ND[chosen])
+    labels_N, unit_ND = labels_N[chosen], unit_features(features_ND[chosen])
     num_known = int(labels_N.max()) + 1
     smallest, largest = _range(who, labels_N, num_known, max_classes)
     trial = _Trial(unit_ND, labels_N, num_known, num_repeats, rng)
@@ -237,7 +238,7 @@ def _by_silhouette(curve: Iterable[CurvePoint]) -> int:
 def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     if not values:
         return float('nan'), float('nan')
-    return float(np.mean(values)), float(np.std(values, ddof=1) / len(values) ** 0.5)
+    return float(np.mean(values)), float(sem(values))
 
 
 def _range(who: str, labels_N: np.ndarray, num_known: int, max_classes: int | None) -> tuple[int, int]:
@@ -265,6 +266,14 @@ def _subsample(labels_N: np.ndarray, max_samples: int, rng: np.random.Generator)
     return np.sort(np.concatenate(parts))
 
 
-def _unit(features_ND: np.ndarray) -> np.ndarray:
+def unit_features(features_ND: np.ndarray) -> np.ndarray:
+    """Scale features to length 1, as clusterings and silhouettes compare them; a row of zeros stays.
+
+    Args:
+        features_ND: (N, D) floats.
+
+    Returns:
+        The same shape and dtype.
+    """
     length_N1 = np.linalg.norm(features_ND, axis=1, keepdims=True)
     return features_ND / np.where(length_N1 > 0, length_N1, 1)
