@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmkd_ext.functional.checks import check_choice, check_pair, check_positive, full_precision
+from mmkd_ext.functional.checks import check_choice, check_pair, check_positive
 from mmkd_ext.functional.closed_form import loss_of_gram
 from mmkd_ext.functional.rows import gram_rows, squared_distances, unit_rows
+from mmkd_ext.functional.sharing import full_precision
 
 __all__ = ['check_correlation_settings', 'correlation_congruence']
 

@@ -1,14 +1,10 @@
-"""What several functions of this package demand of their arguments, and the precision they work in."""
+"""What several functions of this package demand of their arguments."""
 
-import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import ParamSpec
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-
-from mmkd_ext.functional.sharing import once
 
 __all__ = [
     'check_choice',
@@ -16,12 +12,8 @@ __all__ = [
     'check_not_negative',
     'check_pair',
     'check_positive',
-    'full_precision',
-    'products_are_exact',
     'refuse_second_derivative',
 ]
-
-P = ParamSpec('P')
 
 
 def check_positive(who: str, **values: float) -> None:
@@ -140,51 +132,6 @@ def refuse_second_derivative(who: str) -> None:
         )
 
 
-def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Run ``function`` outside autocast, its half-precision tensors upcast to float32; float64 stays float64.
-
-    Softmax at small temperatures loses the information of a loss in half precision, so every loss of this package is
-    such an island inside mixed precision training. Gradients return in the dtype of the arguments. What a user allows
-    for products of float32 matrices (:func:`products_are_exact`) holds inside, too.
-
-    Args:
-        function: Takes at least one tensor, by position or by name, and returns one.
-
-    Returns:
-        The function with the same signature; its result is float32 or float64.
-
-    Raises:
-        TypeError: When called without any tensor.
-    """
-
-    @functools.wraps(function)
-    def island(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-        tensor = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
-        if tensor is None:
-            raise TypeError(f'{function.__name__}: expected torch tensors but got none; use torch.as_tensor')
-        with torch.autocast(device_type=tensor.device.type, enabled=False):
-            return function(*map(_upcast, args), **{name: _upcast(value) for name, value in kwargs.items()})
-
-    return island
-
-
-def products_are_exact() -> bool:
-    """Whether products of float32 matrices are taken in float32, not in the shorter numbers that a user may allow.
-
-    False also where the user's setting cannot be asked for in one word: torch's old interface refuses to answer once
-    the new one was used (``torch.backends.fp32_precision`` and its relatives).
-    """
-    try:
-        return torch.get_float32_matmul_precision() == 'highest'
-    except RuntimeError:
-        return False
-
-
 def _check_number(who: str, name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f'{who}: expected {name} to be a number but got {value!r}; write it as a float')
-
-
-def _upcast(value: object) -> object:
-    is_half = isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
-    return once(Tensor.float, value) if is_half else value

@@ -5,8 +5,8 @@ Shape suffixes: N samples (rows: anchors), D dims.
 
 from torch import Tensor
 
-from mmkd_ext.functional.checks import full_precision
 from mmkd_ext.functional.mining import check_metric_settings, embedding_distances, mine_negatives, pair_masks
+from mmkd_ext.functional.sharing import full_precision
 
 __all__ = ['contrastive_loss']
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkd_ext.functional.checks import full_precision
+from mmkd_ext.functional.sharing import full_precision
 
 __all__ = ['ATTEMPTS', 'crop_resize', 'random_crop_boxes', 'random_resized_crop_boxes']
 

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmkd_ext.functional.checks import check_choice, check_pair, full_precision
+from mmkd_ext.functional.checks import check_choice, check_pair
 from mmkd_ext.functional.projection import match_channels
 from mmkd_ext.functional.rows import unit_rows
+from mmkd_ext.functional.sharing import full_precision
 
 __all__ = ['centre_regulariser', 'inter_category', 'intra_category']
 

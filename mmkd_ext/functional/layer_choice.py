@@ -6,7 +6,8 @@ Shape suffixes: P pairs of a student's and a teacher's layer.
 import torch
 from torch import Tensor
 
-from mmkd_ext.functional.checks import check_positive, full_precision
+from mmkd_ext.functional.checks import check_positive
+from mmkd_ext.functional.sharing import full_precision
 
 __all__ = ['pair_factors', 'pair_weights']
 

@@ -5,8 +5,9 @@ Shape suffixes: V views, the L large ones first; H heads; B batch rows; C = K + 
 
 from torch import Tensor
 
-from mmkd_ext.functional.checks import check_dims, check_positive, full_precision
+from mmkd_ext.functional.checks import check_dims, check_positive
 from mmkd_ext.functional.gather import joint_count, sum_with_grad
+from mmkd_ext.functional.sharing import full_precision
 
 __all__ = ['swapped_prediction']
 

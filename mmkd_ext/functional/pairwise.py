@@ -17,9 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmkd_ext.functional.checks import products_are_exact
 from mmkd_ext.functional.rows import gram_rows
-from mmkd_ext.functional.sharing import once
+from mmkd_ext.functional.sharing import once, products_are_exact
 
 __all__ = ['EQUAL', 'SMALLEST_SQUARE', 'Points', 'pairwise', 'position_gradient', 'row_parts']
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mmkd_ext.functional.checks import check_dims, full_precision
+from mmkd_ext.functional.checks import check_dims
+from mmkd_ext.functional.sharing import full_precision
 
 __all__ = ['nearest_prototype', 'prototypical_loss']
 

@@ -13,16 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmkd_ext.functional.checks import (
-    check_choice,
-    check_pair,
-    check_positive,
-    full_precision,
-    refuse_second_derivative,
-)
+from mmkd_ext.functional.checks import check_choice, check_pair, check_positive, refuse_second_derivative
 from mmkd_ext.functional.pairwise import pairwise, position_gradient
 from mmkd_ext.functional.rkd_sums import angle_sum, distance_sum
-from mmkd_ext.functional.sharing import sharing
+from mmkd_ext.functional.sharing import full_precision, sharing
 
 __all__ = ['check_rkd_settings', 'rkd_angle', 'rkd_distance']
 

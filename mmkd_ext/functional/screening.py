@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmkd_ext.functional.checks import full_precision, products_are_exact
+from mmkd_ext.functional.sharing import full_precision, products_are_exact
 
 __all__ = ['Candidates', 'Points', 'screen', 'tiles', 'to_points']
 

@@ -3,16 +3,18 @@
 Shape suffixes: none; tensors of any shape.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-__all__ = ['once', 'sharing']
+__all__ = ['full_precision', 'once', 'products_are_exact', 'sharing']
 
+P = ParamSpec('P')
 Result = TypeVar('Result')
 # By what is computed, of which memory: the tensor, kept so that its memory is not given to another, and the result.
 _results: ContextVar[dict[tuple[Any, ...], tuple[Tensor, Any]] | None] = ContextVar('_results', default=None)
@@ -56,3 +58,48 @@ def once(function: Callable[..., Result], x: Tensor, *settings: Any) -> Result:
     if key not in results:
         results[key] = x, function(x, *settings)
     return results[key][1]
+
+
+def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Run ``function`` outside autocast, its half-precision tensors upcast to float32; float64 stays float64.
+
+    Softmax at small temperatures loses the information of a loss in half precision, so every loss of this package is
+    such an island inside mixed precision training. Gradients return in the dtype of the arguments. What a user allows
+    for products of float32 matrices (:func:`products_are_exact`) holds inside, too.
+
+    Args:
+        function: Takes at least one tensor, by position or by name, and returns one.
+
+    Returns:
+        The function with the same signature; its result is float32 or float64.
+
+    Raises:
+        TypeError: When called without any tensor.
+    """
+
+    @functools.wraps(function)
+    def island(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        tensor = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+        if tensor is None:
+            raise TypeError(f'{function.__name__}: expected torch tensors but got none; use torch.as_tensor')
+        with torch.autocast(device_type=tensor.device.type, enabled=False):
+            return function(*map(_upcast, args), **{name: _upcast(value) for name, value in kwargs.items()})
+
+    return island
+
+
+def products_are_exact() -> bool:
+    """Whether products of float32 matrices are taken in float32, not in the shorter numbers that a user may allow.
+
+    False also where the user's setting cannot be asked for in one word: torch's old interface refuses to answer once
+    the new one was used (``torch.backends.fp32_precision`` and its relatives).
+    """
+    try:
+        return torch.get_float32_matmul_precision() == 'highest'
+    except RuntimeError:
+        return False
+
+
+def _upcast(value: object) -> object:
+    is_half = isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
+    return once(Tensor.float, value) if is_half else value

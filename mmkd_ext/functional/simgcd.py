@@ -7,8 +7,9 @@ import math
 
 from torch import Tensor
 
-from mmkd_ext.functional.checks import check_dims, check_positive, full_precision
+from mmkd_ext.functional.checks import check_dims, check_positive
 from mmkd_ext.functional.ncd import swapped_prediction
+from mmkd_ext.functional.sharing import full_precision
 
 __all__ = ['mean_entropy_gap', 'self_distillation']
 

@@ -6,7 +6,8 @@ Shape suffixes: N samples, D dims.
 import torch
 from torch import Tensor
 
-from mmkd_ext.functional.checks import check_pair, full_precision
+from mmkd_ext.functional.checks import check_pair
+from mmkd_ext.functional.sharing import full_precision
 
 __all__ = ['collapse', 'linear_cka']
 

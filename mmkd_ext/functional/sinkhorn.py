@@ -6,8 +6,9 @@ Shape suffixes: B samples, K prototypes; P independent problems, all leading dim
 import torch
 from torch import Tensor
 
-from mmkd_ext.functional.checks import check_positive, full_precision
+from mmkd_ext.functional.checks import check_positive
 from mmkd_ext.functional.gather import joint_count, log_share, num_processes
+from mmkd_ext.functional.sharing import full_precision
 
 __all__ = ['sinkhorn_knopp']
 

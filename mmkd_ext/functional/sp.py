@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmkd_ext.functional.checks import check_pair, full_precision
+from mmkd_ext.functional.checks import check_pair
 from mmkd_ext.functional.closed_form import loss_of_gram
 from mmkd_ext.functional.rows import gram_rows
+from mmkd_ext.functional.sharing import full_precision
 
 __all__ = ['similarity_preserving']
 

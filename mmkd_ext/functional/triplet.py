@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmkd_ext.functional.checks import full_precision
 from mmkd_ext.functional.mining import check_metric_settings, embedding_distances, mine_negatives, pair_masks
+from mmkd_ext.functional.sharing import full_precision
 
 __all__ = ['triplet_loss']
 

@@ -10,9 +10,10 @@ Shape suffixes: N samples, D dims, M tuples, O samples of a tuple (the order).
 import torch
 from torch import Tensor
 
-from mmkd_ext.functional.checks import check_pair, check_positive, full_precision
+from mmkd_ext.functional.checks import check_pair, check_positive
 from mmkd_ext.functional.hashing import mix_bits
 from mmkd_ext.functional.potentials import Potential
+from mmkd_ext.functional.sharing import full_precision
 
 __all__ = ['keep_tuples', 'sample_tuples', 'tuple_relation']
 

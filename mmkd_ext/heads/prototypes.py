@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd_ext.functional.checks import full_precision
+from mmkd_ext.functional.sharing import full_precision
 
 __all__ = ['Prototypes', 'unit_rows']
 

@@ -2,10 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
-from mmengine.fileio import LocalBackend, register_backend
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, get_file_backend, register_backend
+from mmengine.runner import Runner
 
-__all__ = ['ATOMIC', 'PARTIAL', 'AtomicLocalBackend']
+__all__ = ['ATOMIC', 'PARTIAL', 'AtomicLocalBackend', 'save_checkpoint']
 
 ATOMIC = 'mmkd_ext.AtomicLocalBackend'
 """Name for ``backend_args=dict(backend=...)`` of mmengine's functions."""
@@ -42,6 +45,31 @@ class AtomicLocalBackend(LocalBackend):
             encoding: Of the file.
         """
         self.put(obj.encode(encoding), filepath)
+
+
+def save_checkpoint(runner: Runner, out_dir: str, filename: str, meta: dict[str, Any], **options: Any) -> str:
+    """Save a checkpoint, then make it the one that a run resumes from. All processes call this.
+
+    Before the main process writes, hooks of every process that have a method ``before_save_in_all_processes(runner)``
+    are called: there they can collect what only they know.
+
+    Args:
+        runner: The runner.
+        out_dir: Folder.
+        filename: Name of the file in it.
+        meta: ``epoch`` and ``iter``, the numbers of finished ones.
+        **options: More arguments of ``Runner.save_checkpoint``.
+
+    Returns:
+        Path of the checkpoint.
+    """
+    runner.call_hook('before_save_in_all_processes')
+    runner.save_checkpoint(out_dir, filename, meta=meta, **options)
+    path = get_file_backend(out_dir, backend_args=options.get('backend_args')).join_path(out_dir, filename)
+    if is_main_process():
+        pointer = Path(runner.work_dir, 'last_checkpoint')
+        get_file_backend(pointer, backend_args={'backend': ATOMIC}).put_text(str(path), pointer)
+    return str(path)
 
 
 def _flush(path: str) -> None:

@@ -6,15 +6,8 @@ import math
 import pytest
 import torch
 
-from mmkd_ext.functional.checks import (
-    check_choice,
-    check_dims,
-    check_not_negative,
-    check_pair,
-    check_positive,
-    full_precision,
-    products_are_exact,
-)
+from mmkd_ext.functional.checks import check_choice, check_dims, check_not_negative, check_pair, check_positive
+from mmkd_ext.functional.sharing import full_precision, products_are_exact
 
 
 def test_good_values_pass():
