@@ -23,7 +23,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['mmkd_ext', 'mmkd_ext.*']),
-    package_data={'mmkd_ext.functional.kernels': ['*.c'], 'mmkd_ext.visualization': ['html/*']},
+    package_data={'mmkd_ext.ops': ['*.c'], 'mmkd_ext.visualization.html': ['page/*']},
     # Nothing named mm*: pip must never overwrite the OpenMMLab packages of an existing environment.
     install_requires=[
         'torch>=2.6',

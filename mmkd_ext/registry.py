@@ -34,9 +34,9 @@ MODELS = Registry(
     locations=['mmkd_ext.losses', 'mmkd_ext.heads', 'mmkd_ext.models'],
 )
 DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope=_SCOPE, locations=['mmkd_ext.datasets'])
-TRANSFORMS = Registry('transform', parent=ROOT_TRANSFORMS, scope=_SCOPE, locations=['mmkd_ext.datasets'])
+TRANSFORMS = Registry('transform', parent=ROOT_TRANSFORMS, scope=_SCOPE, locations=['mmkd_ext.transforms'])
 FUNCTIONS = Registry('function', parent=ROOT_FUNCTIONS, scope=_SCOPE, locations=['mmkd_ext.datasets'])
 DATA_SAMPLERS = Registry('data sampler', parent=ROOT_DATA_SAMPLERS, scope=_SCOPE, locations=['mmkd_ext.samplers'])
 METRICS = Registry('metric', parent=ROOT_METRICS, scope=_SCOPE, locations=['mmkd_ext.evaluation'])
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope=_SCOPE, locations=['mmkd_ext.hooks'])
-OPTIM_WRAPPERS = Registry('optimizer wrapper', parent=ROOT_OPTIM_WRAPPERS, scope=_SCOPE, locations=['mmkd_ext.hooks'])
+OPTIM_WRAPPERS = Registry('optimizer wrapper', parent=ROOT_OPTIM_WRAPPERS, scope=_SCOPE, locations=['mmkd_ext.engine'])

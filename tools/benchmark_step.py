@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from benchmark_measure import milliseconds
 from mmkd_ext.distill import Distillation, FrozenTeacher
-from mmkd_ext.hooks.distill_terms import build_term
+from mmkd_ext.hooks.distill_hook import build_term
 from mmkd_ext.registry import MODELS
 
 __all__ = ['measure_step']

@@ -15,8 +15,9 @@ from pathlib import Path
 from matplotlib.image import imsave
 from mmengine.config import Config
 
-from mmkd_ext.functional import estimate_num_classes
-from mmkd_ext.visualization import num_classes_figure, style
+from mmkd_ext.clustering.num_classes import estimate_num_classes
+from mmkd_ext.visualization import num_classes_figure
+from mmkd_ext.visualization.figures import style
 from num_classes import FILE, print_point, training_features
 from startup import prepare
 

@@ -19,12 +19,11 @@ from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_m
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from mmkd_ext.clustering.num_classes import CurvePoint, estimate_num_classes
 from mmkd_ext.distill import FrozenTeacher
-from mmkd_ext.functional import estimate_num_classes
-from mmkd_ext.functional.num_classes import CurvePoint
-from mmkd_ext.hooks.teacher_features import features_of_dataset, test_pipeline, with_pipeline
+from mmkd_ext.engine.dataset_features import features_of_dataset, test_pipeline, with_pipeline
 from mmkd_ext.models.build import build_model_from_config, load_weights
-from mmkd_ext.samplers.labels import labels_of
+from mmkd_ext.samplers.planned import labels_of
 from stages import dicts_in
 
 FILE = 'num_classes.json'

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.image import imsave
 from scipy.stats import sem
 
-from mmkd_ext.visualization import curves_figure, style
+from mmkd_ext.visualization import curves_figure
+from mmkd_ext.visualization.figures import style
 from reproduce_log import is_finished, result
 from reproduce_recipe import Run, Settings
 from tables import Table

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import io
 
-from mmkd_ext.datasets.labelled_dataset import LabelledDataset
+from mmkd_ext.datasets.array_dataset import LabelledDataset
+from mmkd_ext.registry import DATASETS
 
-__all__ = ['ImageClasses']
+__all__ = ['CUB200', 'Cars196', 'ImageClasses', 'StanfordOnlineProducts']
 
 
 class ImageClasses(LabelledDataset):
@@ -115,3 +117,145 @@ class ImageClasses(LabelledDataset):
                 f'{wrong[:3]}; unpack the official archive again'
             )
         return np.array([int(word) for word in words], dtype=np.int64) - 1
+
+
+# --------------------------------------------------------------------------------------------------
+# CUB-200-2011 for retrieval: 100 species to train on, 100 others to search; nothing is downloaded.
+#
+# Source: Wah et al., The Caltech-UCSD Birds-200-2011 Dataset, Caltech CNS-TR-2011-001.
+
+_CUB_NUM_TRAIN_CLASSES, _CUB_NUM_CLASSES = 100, 200
+
+
+@DATASETS.register_module()
+class CUB200(ImageClasses):
+    """All 5,864 images of the first 100 species (train) or all 5,924 of the last 100 (test).
+
+    The split of images that the data set ships, ``train_test_split.txt``, plays no part: mmpretrain's ``CUB`` is the
+    one for classification. Class-disjoint as in Song et al., Deep Metric Learning via Lifted Structured Feature
+    Embedding, CVPR 2016, arXiv 1511.06452, and in the official code of RKD.
+
+    Args:
+        data_root: ``CUB_200_2011``, with ``images.txt``, ``image_class_labels.txt`` and ``images/``.
+        split: ``'train'`` or ``'test'``.
+        **kwargs: Arguments of :class:`~mmkd_ext.datasets.image_classes.ImageClasses`.
+
+    Raises:
+        FileNotFoundError: If the layout is another one.
+        ValueError: For another split, or a list that cannot be read.
+    """
+
+    def load_images(self, root: Path) -> tuple[list[str], np.ndarray]:
+        """Return the paths of the split's images and their labels, (N,)."""
+        lists = [root / name for name in ('images.txt', 'image_class_labels.txt')]
+        if not all(path.is_file() for path in lists):
+            raise self.wrong_layout(root, 'images.txt, image_class_labels.txt and images/')
+        paths, labels = (dict(self.read_lines(path, num_words=2)) for path in lists)
+        if paths.keys() != labels.keys():
+            raise ValueError(
+                f'CUB200: expected the same images in {lists[0]} and {lists[1].name} but got {len(paths)} and '
+                f'{len(labels)}, {len(paths.keys() ^ labels.keys())} of them in one alone; unpack the archive again'
+            )
+        label_N = self.labels_of_words([labels[number] for number in paths], lists[1], _CUB_NUM_CLASSES)
+        wanted = (label_N < _CUB_NUM_TRAIN_CLASSES) == (self.split == 'train')
+        return [f'images/{path}' for path, take in zip(paths.values(), wanted, strict=True) if take], label_N[wanted]
+
+
+# --------------------------------------------------------------------------------------------------
+# Cars196 for retrieval: 98 models to train on, 98 others to search; nothing is downloaded.
+#
+# Source: Krause et al., 3D Object Representations for Fine-Grained Categorization, 3dRR 2013.
+
+_CARS_NUM_TRAIN_CLASSES, _CARS_NUM_CLASSES = 98, 196
+# Of the layout in two folders: annotations, and the images that they name.
+_TWO_FOLDERS = {
+    'devkit/cars_train_annos.mat': 'cars_train',
+    'devkit/cars_test_annos_withlabels.mat': 'cars_test',
+}
+
+
+@DATASETS.register_module()
+class Cars196(ImageClasses):
+    """All 8,054 images of the first 98 models (train) or all 8,131 of the last 98 (test).
+
+    The split of images that the data set ships plays no part: mmpretrain's ``StanfordCars`` is the one for
+    classification. Class-disjoint as in Song et al., Deep Metric Learning via Lifted Structured Feature Embedding, CVPR
+    2016, arXiv 1511.06452, and in the official code of RKD.
+
+    Args:
+        data_root: Folder of either official layout: ``cars_annos.mat`` and ``car_ims/``, or ``cars_train/``,
+            ``cars_test/`` and ``devkit/`` with ``cars_train_annos.mat`` and ``cars_test_annos_withlabels.mat``.
+        split: ``'train'`` or ``'test'``.
+        **kwargs: Arguments of :class:`~mmkd_ext.datasets.image_classes.ImageClasses`.
+
+    Raises:
+        FileNotFoundError: If the layout is another one.
+        ValueError: For another split, or annotations that cannot be read.
+    """
+
+    def load_images(self, root: Path) -> tuple[list[str], np.ndarray]:
+        """Return the paths of the split's images and their labels, (N,)."""
+        if (root / 'cars_annos.mat').is_file():
+            paths, label_N = self._read_annotations(root / 'cars_annos.mat', 'relative_im_path')
+        elif all((root / name).is_file() for name in _TWO_FOLDERS):
+            paths, labels = [], []
+            for name, folder in _TWO_FOLDERS.items():
+                names, labels_of_folder = self._read_annotations(root / name, 'fname')
+                paths += [f'{folder}/{image}' for image in names]
+                labels.append(labels_of_folder)
+            label_N = np.concatenate(labels)
+        else:
+            raise self.wrong_layout(root, f'cars_annos.mat and car_ims/, or {" and ".join(_TWO_FOLDERS)}')
+        wanted = (label_N < _CARS_NUM_TRAIN_CLASSES) == (self.split == 'train')
+        return [path for path, take in zip(paths, wanted, strict=True) if take], label_N[wanted]
+
+    def _read_annotations(self, path: Path, path_field: str) -> tuple[list[str], np.ndarray]:
+        """Read the paths and the labels, from 0, of a Matlab file."""
+        try:
+            rows = np.atleast_1d(io.loadmat(path, squeeze_me=True)['annotations'])
+            paths, numbers = [str(name) for name in rows[path_field]], [str(int(label)) for label in rows['class']]
+        except (KeyError, ValueError, TypeError, NotImplementedError, io.matlab.MatReadError) as error:
+            raise ValueError(
+                f'Cars196: expected annotations with {path_field} and class in {path} but got {type(error).__name__}: '
+                f'{error}; unpack the official archive again'
+            ) from error
+        return paths, self.labels_of_words(numbers, path, _CARS_NUM_CLASSES)
+
+
+# --------------------------------------------------------------------------------------------------
+# Stanford Online Products: 22,634 products on sale, a few photos of each; nothing is downloaded.
+#
+# Source: Song et al., Deep Metric Learning via Lifted Structured Feature Embedding, CVPR 2016, arXiv 1511.06452.
+
+_SOP_NUM_CLASSES = 22634
+_HEADER = ['image_id', 'class_id', 'super_class_id', 'path']
+
+
+@DATASETS.register_module()
+class StanfordOnlineProducts(ImageClasses):
+    """The 59,551 images of 11,318 products (train) or the 60,502 of 11,316 others (test), the official split.
+
+    Args:
+        data_root: ``Stanford_Online_Products``, with ``Ebay_train.txt``, ``Ebay_test.txt`` and a folder of images for
+            each of the 12 kinds of products.
+        split: ``'train'`` or ``'test'``.
+        **kwargs: Arguments of :class:`~mmkd_ext.datasets.image_classes.ImageClasses`.
+
+    Raises:
+        FileNotFoundError: If the layout is another one.
+        ValueError: For another split, or a list that cannot be read.
+    """
+
+    def load_images(self, root: Path) -> tuple[list[str], np.ndarray]:
+        """Return the paths of the split's images and their labels, (N,)."""
+        path = root / f'Ebay_{self.split}.txt'
+        if not path.is_file():
+            raise self.wrong_layout(root, f'{path.name} and folders such as bicycle_final/')
+        rows = self.read_lines(path, num_words=len(_HEADER))
+        if rows[:1] != [_HEADER]:
+            raise ValueError(
+                f'StanfordOnlineProducts: expected the line {" ".join(_HEADER)!r} first in {path} but got '
+                f'{" ".join(rows[0]) if rows else "an empty file"!r}; unpack the official archive again'
+            )
+        labels = self.labels_of_words([row[1] for row in rows[1:]], path, _SOP_NUM_CLASSES)
+        return [row[3] for row in rows[1:]], labels

@@ -9,8 +9,8 @@ from mmengine.dataset import default_collate
 from mmengine.device import get_device
 from torch.utils.data import Dataset, get_worker_info
 
-from mmkd_ext.functional.upload import upload
 from mmkd_ext.registry import DATASETS, FUNCTIONS
+from mmkd_ext.transforms.batch import upload
 
 __all__ = ['InMemoryDataset', 'collate_batch']
 

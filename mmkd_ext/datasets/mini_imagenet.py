@@ -8,7 +8,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from mmkd_ext.datasets.labelled_dataset import LabelledDataset
+from mmkd_ext.datasets.array_dataset import LabelledDataset
 from mmkd_ext.registry import DATASETS
 
 __all__ = ['MiniImageNet']

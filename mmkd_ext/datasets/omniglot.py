@@ -1,11 +1,15 @@
-"""Omniglot: 1623 handwritten characters of 50 alphabets, 20 drawings of each; nothing is downloaded.
+"""Omniglot on disk: two arrays, or the official folders ``images_background/<alphabet>/character01/0709_01.png``.
 
-Source: Lake, Salakhutdinov and Tenenbaum, Human-level concept learning through probabilistic program induction,
-Science 2015, https://github.com/brendenlake/omniglot.
+Both give the drawings of one character as (20, 105, 105) bool, True for paper and False for ink, in the order of the
+drawers.
+
+Shape suffixes: M characters of a part, P = 20 drawings of each, Y rows and X columns.
 
 Shape suffixes: C characters, R rotations, P = 20 drawings of each, S side of an image.
 """
 
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +17,147 @@ import numpy as np
 from PIL import Image
 
 from mmkd_ext.datasets.array_dataset import ArrayDataset
-from mmkd_ext.datasets.omniglot_files import ALPHABETS, NUM_DRAWINGS, Character, read_characters
 from mmkd_ext.registry import DATASETS
 
-__all__ = ['Omniglot']
+__all__ = ['ALPHABETS', 'NUM_DRAWINGS', 'SIDE', 'Character', 'Omniglot', 'read_characters']
+
+Character = tuple[str, str, int]
+"""Part (``'background'`` or ``'evaluation'``), alphabet, and number of the character in it, from 1."""
+
+NUM_DRAWINGS, SIDE = 20, 105
+
+# Alphabets of each part with their numbers of characters, in the order of the arrays.
+ALPHABETS = {
+    'background': {
+        'Arcadian': 26,
+        'Armenian': 41,
+        'Asomtavruli_(Georgian)': 40,
+        'Balinese': 24,
+        'Bengali': 46,
+        'Blackfoot_(Canadian_Aboriginal_Syllabics)': 14,
+        'Braille': 26,
+        'Cyrillic': 33,
+        'Early_Aramaic': 22,
+        'Syriac_(Estrangelo)': 23,
+        'Anglo-Saxon_Futhorc': 29,
+        'Futurama': 26,
+        'Grantha': 43,
+        'Greek': 24,
+        'Gujarati': 48,
+        'Hebrew': 22,
+        'Japanese_(hiragana)': 52,
+        'Inuktitut_(Canadian_Aboriginal_Syllabics)': 16,
+        'Malay_(Jawi_-_Arabic)': 40,
+        'Japanese_(katakana)': 47,
+        'Korean': 40,
+        'Latin': 26,
+        'Alphabet_of_the_Magi': 20,
+        'Mkhedruli_(Georgian)': 41,
+        'Burmese_(Myanmar)': 34,
+        'N_Ko': 33,
+        'Ojibwe_(Canadian_Aboriginal_Syllabics)': 14,
+        'Sanskrit': 42,
+        'Tagalog': 17,
+        'Tifinagh': 55,
+    },
+    'evaluation': {
+        'Angelic': 20,
+        'Atemayar_Qelisayer': 26,
+        'Atlantean': 26,
+        'Aurek-Besh': 26,
+        'Avesta': 26,
+        'Ge_ez': 26,
+        'Glagolitic': 45,
+        'Gurmukhi': 45,
+        'Kannada': 41,
+        'Keble': 26,
+        'Malayalam': 47,
+        'Manipuri': 40,
+        'Mongolian': 30,
+        'Old_Church_Slavonic_(Cyrillic)': 45,
+        'Oriya': 46,
+        'Syriac_(Serto)': 23,
+        'Sylheti': 28,
+        'Tengwar': 25,
+        'Tibetan': 42,
+        'ULOG': 26,
+    },
+}
+
+
+def read_characters(root: Path, characters: Sequence[Character]) -> list[np.ndarray]:
+    """Read the drawings of some characters.
+
+    Args:
+        root: Folder of ``images_background.npz`` and ``images_evaluation.npz``, or of the folders
+            ``images_background/`` and ``images_evaluation/``; one part is enough where only that is asked for.
+        characters: What to read.
+
+    Returns:
+        One array (20, 105, 105) bool per character, in the order asked for.
+
+    Raises:
+        FileNotFoundError: If neither form is there, or a character's folder or drawing is missing.
+        ValueError: If an array or drawing has another shape.
+    """
+    parts = sorted({part for part, _, _ in characters})
+    if all((root / f'images_{part}.npz').is_file() for part in parts):
+        arrays = {part: _read_array(root / f'images_{part}.npz', part) for part in parts}
+        rows = {part: _row_of_character(part) for part in parts}
+        return [arrays[part][rows[part][alphabet, number]] for part, alphabet, number in characters]
+    if all((root / f'images_{part}').is_dir() for part in parts):
+        return [_read_folder(root / f'images_{p}' / a / f'character{n:02d}') for p, a, n in characters]
+    expected = ' and '.join(f'images_{part}.npz or images_{part}/' for part in parts)
+    found = sorted(path.name for path in root.iterdir()) if root.is_dir() else 'no such folder'
+    raise FileNotFoundError(
+        f'Omniglot: expected in {root.absolute()} {expected} but got {found}; unpack images_background.zip and '
+        'images_evaluation.zip of https://github.com/brendenlake/omniglot there, or set data_root'
+    )
+
+
+def _row_of_character(part: str) -> dict[tuple[str, int], int]:
+    names = [(name, number) for name, count in ALPHABETS[part].items() for number in range(1, count + 1)]
+    return {name: row for row, name in enumerate(names)}
+
+
+def _read_array(path: Path, part: str) -> np.ndarray:
+    with zipfile.ZipFile(path) as archive, archive.open('images.npy') as file:
+        images_MPYX = np.lib.format.read_array(file, allow_pickle=False)
+    expected = (sum(ALPHABETS[part].values()), NUM_DRAWINGS, SIDE, SIDE)
+    if images_MPYX.shape != expected or images_MPYX.dtype != bool:
+        raise ValueError(
+            f'Omniglot: expected images of shape {expected} and type bool in {path} but got {images_MPYX.shape}, '
+            f'{images_MPYX.dtype}; make the file from the official images again'
+        )
+    return images_MPYX
+
+
+def _read_folder(folder: Path) -> np.ndarray:
+    paths = sorted(folder.glob('*_[0-9][0-9].png'))
+    if len(paths) != NUM_DRAWINGS:
+        raise FileNotFoundError(
+            f'Omniglot: expected {NUM_DRAWINGS} drawings <number>_01.png ... in {folder.absolute()} but got '
+            f'{len(paths)}; unpack the official images again'
+        )
+    return np.stack([_read_drawing(path) for path in paths])
+
+
+def _read_drawing(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        drawing_YX = np.asarray(image.convert('1'))
+    if drawing_YX.shape != (SIDE, SIDE):
+        raise ValueError(
+            f'Omniglot: expected {SIDE} x {SIDE} pixels in {path} but got shape {drawing_YX.shape}; '
+            'unpack the official images again'
+        )
+    return drawing_YX
+
+
+# --------------------------------------------------------------------------------------------------
+# Omniglot: 1623 handwritten characters of 50 alphabets, 20 drawings of each; nothing is downloaded.
+#
+# Source: Lake, Salakhutdinov and Tenenbaum, Human-level concept learning through probabilistic program induction,
+# Science 2015, https://github.com/brendenlake/omniglot.
 
 SPLITS = ('train', 'val', 'trainval', 'test', 'background', 'evaluation')
 

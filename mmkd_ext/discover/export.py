@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd_ext.checkpoint import load_checkpoint_safely
-from mmkd_ext.discover.inferencer import DiscoveryInferencer
+from mmkd_ext.discover.inference import DiscoveryInferencer
 
 __all__ = ['export_backbone', 'export_onnx']
 
@@ -40,7 +40,7 @@ def export_onnx(inferencer: DiscoveryInferencer, path: str | Path) -> None:
     """Write the model as ONNX, with one file for graph and weights.
 
     The input ``image`` is (B, 3, crop, crop) float32, RGB, 0 to 255: the central square of an image, see
-    :func:`mmkd_ext.functional.pictures.read_square`, and where ``crop`` is below ``side`` the centre of that. Outputs
+    :func:`mmkd_ext.pictures.read_square`, and where ``crop`` is below ``side`` the centre of that. Outputs
     are ``scores`` (B, C), ``cosine`` (B, C) and ``embedding`` (B, D). The metadata ``discovery`` of the file is JSON
     with ``classes``, ``num_known``, ``side`` and ``crop``.
 

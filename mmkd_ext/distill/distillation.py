@@ -1,21 +1,81 @@
-"""Adds the terms of a distillation objective to a student's own losses."""
+"""Measures time on the host or on a GPU without making one wait for the other."""
 
 import copy
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from mmkd_ext.distill.diagnostics import diagnose, loss_share
 from mmkd_ext.distill.recorder import Recorder
 from mmkd_ext.distill.rehearsal import rehearse
-from mmkd_ext.distill.stopwatch import Stopwatch
+from mmkd_ext.distill.report import diagnose, loss_share
 from mmkd_ext.distill.teacher import FrozenTeacher
 from mmkd_ext.distill.term import Term
-from mmkd_ext.functional.sharing import sharing
+from mmkd_ext.ops.precision import sharing
 
-__all__ = ['Distillation']
+__all__ = ['Distillation', 'Stopwatch', 'TeacherCost']
+
+
+class Stopwatch:
+    """Adds up the durations between :meth:`start` and :meth:`stop`, or of ``with`` blocks.
+
+    On a GPU, events are put into the stream and read when the GPU has passed them.
+
+    Args:
+        device: Where the work happens.
+
+    Example:
+        >>> watch = Stopwatch(torch.device('cpu'))
+        >>> with watch:
+        ...     _ = torch.ones(2)
+        >>> watch.seconds() > 0
+        True
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._intervals: list[tuple[Any, Any]] = []
+        self._start: Any = None
+
+    def start(self) -> None:
+        """Begin an interval."""
+        self._start = self._now()
+
+    def stop(self) -> None:
+        """End the interval."""
+        self._intervals.append((self._start, self._now()))
+
+    def __enter__(self) -> 'Stopwatch':
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> 'Stopwatch':
+        """Return the stopwatch itself: events of a GPU cannot be copied, and a copied model is not what is timed."""
+        return self
+
+    def seconds(self) -> float | None:
+        """Return the sum of all durations, or None while the GPU is still busy with the last."""
+        if self.device.type != 'cuda':
+            return sum(end - start for start, end in self._intervals)
+        if not all(end.query() for _, end in self._intervals):
+            return None
+        return sum(start.elapsed_time(end) for start, end in self._intervals) / 1000
+
+    def _now(self) -> Any:
+        if self.device.type != 'cuda':
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+
+# --------------------------------------------------------------------------------------------------
+# Adds the terms of a distillation objective to a student's own losses.
 
 Features = dict[str, torch.Tensor]
 
@@ -35,7 +95,7 @@ class Distillation:
         terms: Their names are unique.
 
     Attributes:
-        diagnosing: Whether forwards also return :func:`~mmkd_ext.distill.diagnostics.diagnose` of each term.
+        diagnosing: Whether forwards also return :func:`~mmkd_ext.distill.report.diagnose` of each term.
         stopwatches: By teacher, what measures the time of its forwards, if anything does.
         shapes: By term, for each of its pairs of taps, the shapes of student and teacher in the last forward that was
             diagnosed.
@@ -183,3 +243,61 @@ def _views(call: dict[str, Any]) -> Sequence[torch.Tensor]:
     """Return the batch as a list of views."""
     inputs = call['inputs']
     return [inputs] if isinstance(inputs, torch.Tensor) else inputs
+
+
+# --------------------------------------------------------------------------------------------------
+# Measures how much of a training step the teachers take.
+
+
+class TeacherCost:
+    """Times some steps and the teachers' forwards within them, once.
+
+    Args:
+        distillation: What runs the teachers.
+        device: Where they run.
+        warm_up: First steps that are left out: memory is allocated and libraries tune themselves.
+        num_steps: Steps that are timed.
+    """
+
+    def __init__(self, distillation: Distillation, device: torch.device, warm_up: int = 3, num_steps: int = 10) -> None:
+        self.warm_up = warm_up
+        self.num_steps = num_steps
+        self._distillation = distillation
+        self._step = Stopwatch(device)
+        self._teachers = {name: Stopwatch(device) for name in distillation.teachers}
+        self._num_begun = 0
+        self._is_told = False
+
+    def before_step(self) -> None:
+        """Say that a step begins, its data loaded."""
+        self._num_begun += 1
+        if self._is_timed:
+            self._distillation.stopwatches = self._teachers
+            self._step.start()
+
+    def after_step(self) -> str | None:
+        """Say that a step has ended.
+
+        Returns:
+            One sentence on the cost, once, when all is timed and the GPU has come so far.
+        """
+        if self._is_timed:
+            self._distillation.stopwatches = {}
+            self._step.stop()
+        if self._is_told or self._num_begun < self.warm_up + self.num_steps:
+            return None
+        total = self._step.seconds()
+        parts = {name: watch.seconds() for name, watch in self._teachers.items()}
+        if total is None or None in parts.values():
+            return None
+        self._is_told = True
+        mean_ms = 1000 / self.num_steps
+        shares = [f'{name} {part / total:.0%} ({part * mean_ms:.1f} ms)' for name, part in parts.items()]
+        return (
+            f"share of the teachers' forwards in a step of {total * mean_ms:.1f} ms without data loading, mean of "
+            f'{self.num_steps} steps: {", ".join(shares)}'
+        )
+
+    @property
+    def _is_timed(self) -> bool:
+        return self.warm_up < self._num_begun <= self.warm_up + self.num_steps

@@ -1,4 +1,6 @@
-"""Makes one loss of the losses of several pairs of layers, without anything that is trained.
+"""Weights of several candidate pairs of layers, without anything to train.
+
+Shape suffixes: P pairs of a student's and a teacher's layer.
 
 Shape suffixes: P pairs, N samples, D dims.
 """
@@ -9,12 +11,77 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmkd_ext.functional.gather import gather_with_grad, num_processes, sum_with_grad
-from mmkd_ext.functional.layer_choice import pair_factors, pair_weights
-from mmkd_ext.functional.maps import pool_map
-from mmkd_ext.functional.similarity import linear_cka
+from mmkd_ext.ops.checks import check_positive
+from mmkd_ext.ops.distributed import gather_with_grad, num_processes, sum_with_grad
+from mmkd_ext.ops.maps import pool_map
+from mmkd_ext.ops.precision import full_precision
+from mmkd_ext.scores.similarity import linear_cka
 
-__all__ = ['AdaptiveChoice', 'CKAChoice', 'LayerChoice', 'NormalizedChoice', 'build_layer_choice']
+__all__ = [
+    'AdaptiveChoice',
+    'CKAChoice',
+    'LayerChoice',
+    'NormalizedChoice',
+    'build_layer_choice',
+    'pair_factors',
+    'pair_weights',
+]
+
+_SMALLEST = 1e-30
+_LARGEST_RATIO = 1e4
+_MOST_AMPLIFIED = 100.0
+
+
+@full_precision
+def pair_weights(first: Tensor, mean: Tensor, *, temperature: float = 0.5) -> Tensor:
+    r"""Prefer pairs whose loss has come down, with a floor for the others.
+
+    .. math:: w = \arg\min_{w \in \Delta} \; \sum_p w_p \frac{m_p}{a_p} + \tau \sum_p w_p \log w_p
+        = \mathrm{softmax}\Big( -\frac{1}{\tau} \frac{m}{a} \Big)
+
+    with :math:`m_p` the present loss of a pair and :math:`a_p` its first one. What is compared is the share of its loss
+    that a pair has left, so a pair whose loss is small by nature has no advantage: all begin with equal weights. The
+    entropy keeps pairs that have not risen above their first loss within a factor of :math:`e^{1/\tau}` of each other.
+
+    An idea of this project: softmax weights in closed form where others learn them, which needs no optimizer.
+
+    Args:
+        first: :math:`a`, losses >= 0 of the first step, shape (P,).
+        mean: :math:`m`, present losses >= 0, such as running means, shape (P,).
+        temperature: :math:`\tau`; equal weights for a large one.
+
+    Returns:
+        Weights, shape (P,), sum 1. A pair without a first loss counts as one that has all of it left.
+
+    Raises:
+        TypeError: If ``temperature`` is not a number.
+        ValueError: If ``temperature`` is not positive.
+    """
+    check_positive('pair_weights', temperature=temperature)
+    left_P = torch.where(first > 0, mean / first.clamp(min=_SMALLEST), 1.0).clamp(max=_LARGEST_RATIO)
+    return (-left_P / temperature).softmax(dim=0)
+
+
+@full_precision
+def pair_factors(mean: Tensor) -> Tensor:
+    r"""Bring the losses of pairs to one size, their common mean.
+
+    .. math:: f_p = \frac{\bar m}{\max(m_p, \bar m / 100)}
+
+    so that :math:`f_p m_p = \bar m`: a sum weighted with these is of the size of one loss, as its weight expects. A
+    pair that is as good as solved is amplified by 100 at most.
+
+    Args:
+        mean: :math:`m`, present losses >= 0, such as running means, shape (P,).
+
+    Returns:
+        Factors >= 0, shape (P,); 0 where all losses are 0.
+    """
+    return mean.mean() / mean.clamp(min=mean.mean() / _MOST_AMPLIFIED).clamp(min=_SMALLEST)
+
+
+# --------------------------------------------------------------------------------------------------
+# Makes one loss of the losses of several pairs of layers, without anything that is trained.
 
 Pairs = Sequence[tuple[str, str]]
 Features = Mapping[str, Tensor]
@@ -106,7 +173,7 @@ class NormalizedChoice(LayerChoice):
 
     .. math:: \ell = \sum_p w_p f_p \ell_p, \qquad w_p = 1 / P
 
-    with the factors :math:`f` of :func:`~mmkd_ext.functional.layer_choice.pair_factors`, from running means of the
+    with the factors :math:`f` of :func:`~mmkd_ext.distill.layer_choice.pair_factors`, from running means of the
     losses over about ten steps. No gradient flows through them. Losses are averaged over all processes, so factors are
     the same everywhere.
     """
@@ -140,7 +207,7 @@ class NormalizedChoice(LayerChoice):
 class AdaptiveChoice(NormalizedChoice):
     """As :class:`NormalizedChoice`, and more of the pairs whose loss has come down since the first step.
 
-    Weights are those of :func:`~mmkd_ext.functional.layer_choice.pair_weights`.
+    Weights are those of :func:`~mmkd_ext.distill.layer_choice.pair_weights`.
     """
 
     def weights(self) -> Tensor:

@@ -1,18 +1,282 @@
-"""One term of a distillation objective: which tensors, which loss."""
+"""What a loss may ask for beside the tensors of student and teacher: by an argument of that name."""
 
+import inspect
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from mmkd_ext.distill.extras import Extras
 from mmkd_ext.distill.layer_choice import LayerChoice, build_layer_choice
-from mmkd_ext.distill.rows import Rows
-from mmkd_ext.distill.schedule import WeightSchedule
+from mmkd_ext.ops.maps import pool_map, sample_positions, sample_tokens
+from mmkd_ext.ops.precision import once
+from mmkd_ext.ops.random import seeded_generator
 
-__all__ = ['Term']
+__all__ = ['Extras', 'Rows', 'Term', 'WeightSchedule']
+
+_OF_SAMPLES = ('labels', 'data_samples', 'sample_ids', 'student_logits', 'teacher_logits')
+"""Those with one row, or item, per sample."""
+_NAMES = (*_OF_SAMPLES, 'epoch', 'iteration')
+_MISSING = {
+    'labels': 'data samples with a gt_label each, for the labels that its loss takes, but the batch has none; use a '
+    'loss without labels',
+    'data_samples': 'data samples but the batch has none; use a loss without them',
+    'sample_ids': 'data samples with a sample_idx each, for the sample_ids that its loss takes, but the batch has '
+    "none; add 'sample_idx' to the meta_keys of the last transform, PackInputs(meta_keys=(..., 'sample_idx'))",
+}
+
+
+@dataclass(frozen=True)
+class Extras:
+    """The extras that the signature of a loss names.
+
+    Attributes:
+        required: Those without a default; a batch that lacks one is an error.
+        optional: Those with a default, which holds where a batch lacks them.
+    """
+
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, loss: nn.Module) -> 'Extras':
+        """Read the signature of ``loss.forward``.
+
+        Raises:
+            TypeError: It cannot be called with student, teacher and extras.
+        """
+        signature = inspect.signature(loss.forward)
+        named = {name: parameter for name, parameter in signature.parameters.items() if name in _NAMES}
+        try:
+            signature.bind('student', 'teacher', **named)
+        except TypeError as error:
+            raise TypeError(
+                f'expected a loss with forward(student, teacher, *, ...), after the star any of {_NAMES}, but got '
+                f'{type(loss).__name__}.forward{signature}: {error}'
+            ) from error
+        required = tuple(name for name, parameter in named.items() if parameter.default is parameter.empty)
+        return cls(required, tuple(name for name in named if name not in required))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.required + self.optional
+
+    def of_positions(self) -> 'Extras':
+        """Return those for a loss whose rows are positions and not samples.
+
+        Raises:
+            TypeError: It requires something of each sample.
+        """
+        asked = [name for name in self.required if name in _OF_SAMPLES]
+        if asked:
+            raise TypeError(f'takes {asked}, one a sample')
+        return Extras(self.required, tuple(name for name in self.optional if name not in _OF_SAMPLES))
+
+    def collect(self, data_samples: Sequence[Any] | None, known: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments for one batch.
+
+        Args:
+            data_samples: The batch's samples. ``labels`` are their ``gt_label`` in one tensor, on their device;
+                ``sample_ids`` their ``sample_idx``, int64 on the CPU.
+            known: Values of the other extras; None for those that there are not.
+
+        Raises:
+            RuntimeError: The batch lacks one that is required.
+        """
+        values = {**known, 'data_samples': data_samples}
+        if 'labels' in self.names:
+            values['labels'] = _labels(data_samples)
+        if 'sample_ids' in self.names:
+            values['sample_ids'] = _sample_ids(data_samples)
+        missing = next((name for name in self.required if values[name] is None), None)
+        if missing:
+            raise RuntimeError(f'expected {_MISSING[missing]}')
+        return {name: values[name] for name in self.names if values[name] is not None}
+
+
+def _labels(data_samples: Sequence[Any] | None) -> torch.Tensor | None:
+    labels = [getattr(sample, 'gt_label', None) for sample in data_samples or ()]
+    return torch.cat(labels) if labels and all(label is not None for label in labels) else None
+
+
+def _sample_ids(data_samples: Sequence[Any] | None) -> torch.Tensor | None:
+    ids = [getattr(sample, 'sample_idx', None) for sample in data_samples or ()]
+    return torch.tensor(ids) if ids and None not in ids else None
+
+
+# --------------------------------------------------------------------------------------------------
+# Turns the tapped tensors of both networks into the rows that a relation loss compares.
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a sample is to the loss; by default, whatever is a row of the tensors. At most one is set.
+
+    Random positions follow from the iteration, so a resumed training draws those of an undisturbed one.
+
+    Attributes:
+        pooling: ``'gap'``: the mean of each map (N, C, H, W) over its positions.
+        tokens: So many random positions of each map are the samples, each image with its own
+            (:func:`~mmkd_ext.ops.maps.sample_tokens`).
+        positions: The batch is compared at so many random positions, the same in all images, each by itself; the loss
+            is the mean over them (:func:`~mmkd_ext.ops.maps.sample_positions`).
+
+    Raises:
+        ValueError: A setting makes no sense, or two are set.
+    """
+
+    pooling: str | None = None
+    tokens: int | None = None
+    positions: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.pooling not in (None, 'gap'):
+            raise ValueError(f"expected pooling='gap' or none but got {self.pooling!r}")
+        for name, number in (('tokens', self.tokens), ('positions', self.positions)):
+            if number is not None and number < 1:
+                raise ValueError(f'expected {name} >= 1 but got {number}')
+        given = [name for name, value in vars(self).items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f'expected one of pooling, tokens and positions but got {given}; drop all but one')
+
+    def __call__(self, student: Tensor, teacher: Tensor, iteration: int) -> list[tuple[Tensor, Tensor]]:
+        """Return the pairs of tensors whose losses are averaged: one, or one for each position.
+
+        Args:
+            student: Tapped tensor.
+            teacher: Tapped tensor.
+            iteration: Another one draws other positions.
+
+        Raises:
+            ValueError: A tensor is no map, or the numbers of images differ.
+        """
+        if self.pooling:
+            return [(once(pool_map, student), once(pool_map, teacher))]
+        if self.tokens:
+            return [sample_tokens(student, teacher, self.tokens, _generator(iteration, student.device))]
+        if self.positions:
+            batches = sample_positions(student, teacher, self.positions, _generator(iteration, student.device))
+            return list(zip(*(batch.unbind() for batch in batches), strict=True))
+        return [(student, teacher)]
+
+    def __str__(self) -> str:
+        """Say it in a few words, as the start-up report shows it."""
+        if self.pooling:
+            return f' after {self.pooling}'
+        if self.tokens:
+            return f' of {self.tokens} tokens'
+        return f' at {self.positions} positions' if self.positions else ''
+
+
+def _generator(iteration: int, device: torch.device) -> torch.Generator:
+    """Draw on the device of the maps, so that no step waits for a transfer."""
+    return seeded_generator(0, iteration, device=device)
+
+
+# --------------------------------------------------------------------------------------------------
+# The weight of a term over the course of training.
+
+_DECAYS = ('linear', 'cosine')
+
+
+@dataclass(frozen=True)
+class WeightSchedule:
+    """A factor on the weight of a term: warm-up, decay and stop, all optional; the default is 1 throughout.
+
+    The factor follows from the counters of training alone, so a resumed run goes on with the factor that it would
+    have had. Where it is 0 the term is not computed, and a teacher none of whose terms is computed does not run.
+
+    Attributes:
+        by_epoch: Times count epochs, from 0, and the factor is constant within one; False: iterations.
+        begin: The factor is 0 before this time.
+        warmup: Duration of the linear rise from 0 at ``begin`` to 1.
+        decay_begin: Time at which the decay begins; by default, when the warm-up ends.
+        decay_end: Time at which the decay has reached ``final_factor``, to stay there; None: no decay.
+        decay: ``'linear'`` or ``'cosine'`` (half a period).
+        final_factor: What the decay ends at.
+        stop: The factor is 0 from this time on; None: never.
+
+    Raises:
+        ValueError: Times are negative or in the wrong order, or a setting has no effect without another.
+
+    Example:
+        >>> schedule = WeightSchedule(warmup=2, decay_begin=4, decay_end=8, final_factor=0.5, stop=9)
+        >>> [schedule.factor(epoch=epoch, iteration=0) for epoch in range(10)]
+        [0.0, 0.5, 1.0, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.0]
+    """
+
+    by_epoch: bool = True
+    begin: int = 0
+    warmup: int = 0
+    decay_begin: int | None = None
+    decay_end: int | None = None
+    decay: str = 'linear'
+    final_factor: float = 0.0
+    stop: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.begin < 0 or self.warmup < 0:
+            raise ValueError(f'schedule: expected begin and warmup >= 0 but got {self.begin} and {self.warmup}')
+        if self.decay not in _DECAYS:
+            raise ValueError(f'schedule: expected decay in {_DECAYS} but got {self.decay!r}')
+        if not (math.isfinite(self.final_factor) and self.final_factor >= 0):
+            raise ValueError(f'schedule: expected final_factor >= 0 but got {self.final_factor}')
+        if self.decay_end is None:
+            if self.decay_begin is not None or self.final_factor:
+                raise ValueError('schedule: expected decay_end, the time when the decay is over, but got none')
+        elif self.decay_end <= self._decay_begin:
+            raise ValueError(
+                f'schedule: expected decay_end after the decay begins at {self._decay_begin} but got {self.decay_end}'
+            )
+        if self.stop is not None and self.stop <= self.begin:
+            raise ValueError(f'schedule: expected stop after begin at {self.begin} but got {self.stop}')
+
+    def factor(self, *, epoch: int, iteration: int) -> float:
+        """Return the factor in an iteration.
+
+        Args:
+            epoch: Number of epochs finished.
+            iteration: Number of iterations finished.
+
+        Returns:
+            At least 0.
+        """
+        time = epoch if self.by_epoch else iteration
+        if time < self.begin or (self.stop is not None and time >= self.stop):
+            return 0.0
+        rise = min((time - self.begin) / self.warmup, 1.0) if self.warmup else 1.0
+        return rise * self._decayed(time)
+
+    def __str__(self) -> str:
+        """Describe the schedule in one line, as the start-up report shows it."""
+        parts = [f'from {self.begin}'] if self.begin else []
+        if self.warmup:
+            parts.append(f'warm-up {self.warmup}')
+        if self.decay_end is not None:
+            parts.append(f'{self.decay} to {self.final_factor:g} in {self._decay_begin}..{self.decay_end}')
+        if self.stop is not None:
+            parts.append(f'stop at {self.stop}')
+        return f'{", ".join(parts)} ({"epochs" if self.by_epoch else "iterations"})' if parts else 'constant'
+
+    @property
+    def _decay_begin(self) -> int:
+        return self.begin + self.warmup if self.decay_begin is None else self.decay_begin
+
+    def _decayed(self, time: int) -> float:
+        if self.decay_end is None:
+            return 1.0
+        progress = (time - self._decay_begin) / (self.decay_end - self._decay_begin)
+        progress = min(max(progress, 0.0), 1.0)
+        if self.decay == 'cosine':
+            progress = (1 - math.cos(math.pi * progress)) / 2
+        return 1 - (1 - self.final_factor) * progress
+
+
+# --------------------------------------------------------------------------------------------------
+# One term of a distillation objective: which tensors, which loss.
 
 Features = Mapping[str, torch.Tensor]
 
@@ -27,7 +291,7 @@ class Term:
         teacher: Tap of the teacher, or as many: the candidates for a pair of layers.
         loss: Module with ``forward(student, teacher, *, ...) -> scalar``. After the star may stand ``labels``,
             ``data_samples``, ``sample_ids``, ``epoch``, ``iteration``, ``student_logits`` and ``teacher_logits``; each
-            is passed only if the signature names it (:class:`~mmkd_ext.distill.extras.Extras`).
+            is passed only if the signature names it (:class:`~mmkd_ext.distill.term.Extras`).
         of: Name of the teacher.
         schedule: Factor on the loss over the course of training.
         agreement: Whether both tensors are logits (N, C, ...) of the same classes, so that it can be logged how often

@@ -9,8 +9,7 @@ from mmengine.evaluator import BaseMetric
 from scipy.stats import sem
 from torch import Tensor
 
-from mmkd_ext.functional.episodes import draw_episodes
-from mmkd_ext.functional.prototypical import nearest_prototype
+from mmkd_ext.functional.prototypical import draw_episodes, nearest_prototype
 from mmkd_ext.registry import METRICS
 
 __all__ = ['FewShotMetric', 'mean_and_interval']

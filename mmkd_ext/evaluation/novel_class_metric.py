@@ -1,19 +1,139 @@
-"""The metric of novel class discovery: accuracy after matching, NMI and ARI, per split and head."""
+"""What evaluation reads from one predicted sample, reduced to a few integers.
+
+Shape suffixes: H heads, K known classes, N clusters of a novel head, C = K + N.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from mmkd_ext.evaluation.prediction import Prediction, best_head, read_prediction
-from mmkd_ext.evaluation.table import metric_table
-from mmkd_ext.functional import Contingency
 from mmkd_ext.registry import METRICS
+from mmkd_ext.scores.cluster_accuracy import Contingency
 
-__all__ = ['NovelClassMetric']
+__all__ = ['NovelClassMetric', 'Prediction', 'best_head', 'metric_table', 'read_prediction']
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Truth and answers of one sample.
+
+    Attributes:
+        split: Name of the evaluation split that the sample belongs to.
+        label: True class, known first, >= 0.
+        task_aware: Cluster in [0, N) chosen by each novel head alone, H ints; empty without novel head.
+        task_agnostic: Class in [0, C) chosen among known and novel logits, H ints; one int in [0, K) without
+            novel head.
+    """
+
+    split: str
+    label: int
+    task_aware: tuple[int, ...]
+    task_agnostic: tuple[int, ...]
+
+
+def read_prediction(sample: Mapping[str, Any], *, num_known: int, who: str) -> Prediction:
+    """Reduce a predicted data sample to integers.
+
+    Args:
+        sample: ``DataSample.to_dict()`` after prediction: ``gt_label`` (1,), ``split_name``, ``known_logits`` (K,) and,
+            with a novel head, ``novel_logits`` (H, N).
+        num_known: Number of known classes K.
+        who: Name of the caller in messages.
+
+    Returns:
+        Prediction: Truth and answers.
+
+    Raises:
+        KeyError: A field is missing.
+        ValueError: The label is hidden, or the known head has another width than K.
+    """
+    for key, remedy in (
+        ('split_name', "wrap the data in NovelClassSplit and pack it with PackInputs(meta_keys=('split_name', ...))"),
+        ('gt_label', 'evaluate on data that has labels'),
+        ('known_logits', 'evaluate an NCDClassifier'),
+    ):
+        if key not in sample:
+            raise KeyError(f'{who}: expected predicted samples with {key!r} but got {sorted(sample)}; {remedy}')
+    label = int(sample['gt_label'])
+    if label < 0:
+        raise ValueError(f'{who}: expected labels >= 0 in evaluation data but got {label}; set hide_labels=False')
+    known_K = torch.as_tensor(sample['known_logits'])
+    if known_K.shape != (num_known,):
+        raise ValueError(
+            f'{who}: expected known_logits of shape ({num_known},) but got {tuple(known_K.shape)}; '
+            "make num_known equal to the known head's num_classes"
+        )
+    if 'novel_logits' not in sample:
+        return Prediction(sample['split_name'], label, (), (int(known_K.argmax()),))
+    novel_HN = torch.as_tensor(sample['novel_logits'])
+    all_HC = torch.cat([known_K.expand(len(novel_HN), -1), novel_HN], dim=1)
+    task_aware, task_agnostic = novel_HN.argmax(dim=1).tolist(), all_HC.argmax(dim=1).tolist()
+    return Prediction(sample['split_name'], label, tuple(task_aware), tuple(task_agnostic))
+
+
+def best_head(head_objective: Sequence[float]) -> int:
+    """Choose a head without looking at labels: the one with the lowest mean training objective (UNO).
+
+    Args:
+        head_objective: Mean training objective of each of H heads, lower is better; NaN where a head was never trained.
+
+    Returns:
+        int: Index of the head; 0 when none was trained.
+    """
+    objective = np.asarray(head_objective, dtype=np.float64)
+    return 0 if np.isnan(objective).all() else int(np.nanargmin(objective))
+
+
+# --------------------------------------------------------------------------------------------------
+# Discovery metrics as a table that fits a console.
+
+_COLUMNS = ('all', 'known', 'novel', 'NMI', 'ARI')
+
+_ROWS = {
+    'task-aware': (None, None, 'novel_acc', 'novel_nmi', 'novel_ari'),
+    'task-agnostic v1': ('v1_all', 'v1_known', 'v1_novel', None, None),
+    'task-agnostic v2': ('v2_all', 'v2_known', 'v2_novel', 'all_nmi', 'all_ari'),
+    'task-agnostic v3': ('v3_all', 'v3_known', 'v3_novel', None, None),
+}
+"""Name of a row -> metric key in each column."""
+
+
+def _cells(metrics: Mapping[str, Any], split: str, keys: tuple[str | None, ...], suffix: str) -> str:
+    values = [metrics.get(f'{split}/{key}{suffix}') for key in keys]
+    return ''.join('       -' if value is None else f'{value:8.2f}' for value in values)
+
+
+def metric_table(metrics: Mapping[str, Any], best: int) -> str:
+    """Lay out the numbers of ``NovelClassMetric``: one row per split and protocol, mean over heads and best head.
+
+    Args:
+        metrics: Metric key -> percent.
+        best: Index of the best head by training objective.
+
+    Returns:
+        str: Lines of at most 100 characters.
+    """
+    splits = list(dict.fromkeys(key.split('/')[0] for key in metrics))
+    width = max(len('split'), *map(len, splits))
+    header = ''.join(f'{name:>8}' for name in _COLUMNS)
+    lines = [f'{"split":<{width}}  {"protocol":<16}{header}   |{header}']
+    lines.insert(0, f'{"":<{width}}  {"":<16}{"mean over heads":>40}   |{f"best head ({best})":>40}')
+    for split in splits:
+        for name, keys in _ROWS.items():
+            if any(f'{split}/{key}' in metrics for key in keys):
+                mean, chosen = (_cells(metrics, split, keys, suffix) for suffix in ('', '_best'))
+                lines.append(f'{split:<{width}}  {name:<16}{mean}   |{chosen}')
+    return '\n'.join(lines)
+
+
+# --------------------------------------------------------------------------------------------------
+# The metric of novel class discovery: accuracy after matching, NMI and ARI, per split and head.
 
 _PROTOCOLS = ('v1', 'v2', 'v3')
 

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 
-from mmkd_ext.functional import retrieval_scores
-from mmkd_ext.functional.retrieval import check_ks
-from mmkd_ext.functional.rows import unit_rows
+from mmkd_ext.ops.distances import unit_rows
 from mmkd_ext.registry import METRICS
+from mmkd_ext.scores.retrieval import check_ks, retrieval_scores
 
 __all__ = ['EmbeddedSample', 'RetrievalMetric', 'read_embedding']
 
@@ -42,7 +41,7 @@ class RetrievalMetric(BaseMetric):
     searched for among the second. A query without any image of its class counts as a miss, as in RKD's code.
 
     Samples of all processes are gathered first and repetitions of the distributed sampler left out, so the numbers do
-    not depend on how many processes evaluate. :mod:`mmkd_ext.functional.retrieval` defines them.
+    not depend on how many processes evaluate. :mod:`mmkd_ext.scores.retrieval` defines them.
 
     Args:
         topk: The values of K.

@@ -52,91 +52,86 @@ and are finite for finite input up to 1e18, whose squares float32 holds. Default
 give the papers' variants.
 """
 
+from mmkd_ext.deprecation import moved
 from mmkd_ext.functional.attention import attention_transfer
 from mmkd_ext.functional.cckd import correlation_congruence
-from mmkd_ext.functional.clustering import Contingency, adjusted_rand_index, cluster_accuracy, normalized_mutual_info
-from mmkd_ext.functional.contrastive import contrastive_loss
 from mmkd_ext.functional.crkd import class_relation_kd
 from mmkd_ext.functional.cskd import centre_regulariser, inter_category, intra_category
 from mmkd_ext.functional.darkrank import hard_dark_rank
-from mmkd_ext.functional.episodes import draw_episodes
-from mmkd_ext.functional.gather import gather_with_grad, sum_with_grad
 from mmkd_ext.functional.gcd import info_nce, supervised_contrastive
 from mmkd_ext.functional.kd import soft_target
-from mmkd_ext.functional.kernels.choice import angle_path
-from mmkd_ext.functional.kmeans import superclasses
-from mmkd_ext.functional.layer_choice import pair_factors, pair_weights
-from mmkd_ext.functional.maps import pool_map, sample_positions, sample_tokens
-from mmkd_ext.functional.ncd import swapped_prediction
-from mmkd_ext.functional.neighbours import nearest_neighbours
-from mmkd_ext.functional.num_classes import estimate_num_classes
-from mmkd_ext.functional.potentials import (
+from mmkd_ext.functional.metric import contrastive_loss, triplet_loss
+from mmkd_ext.functional.prototypical import draw_episodes, nearest_prototype, prototypical_loss
+from mmkd_ext.functional.rkd import rkd_angle, rkd_distance
+from mmkd_ext.functional.simgcd import mean_entropy_gap, self_distillation
+from mmkd_ext.functional.sp import similarity_preserving
+from mmkd_ext.functional.tuples import (
     analogy_potential,
     angle_potential,
     distance_potential,
+    keep_tuples,
+    sample_tuples,
     simplex_potential,
+    tuple_relation,
 )
-from mmkd_ext.functional.prototypical import nearest_prototype, prototypical_loss
-from mmkd_ext.functional.retrieval import recall_at_k, retrieval_scores
-from mmkd_ext.functional.rkd import rkd_angle, rkd_distance
-from mmkd_ext.functional.semi_supervised_kmeans import semi_supervised_kmeans
-from mmkd_ext.functional.sharing import sharing
-from mmkd_ext.functional.simgcd import mean_entropy_gap, self_distillation
-from mmkd_ext.functional.similarity import collapse, linear_cka
-from mmkd_ext.functional.sinkhorn import sinkhorn_knopp
-from mmkd_ext.functional.sp import similarity_preserving
-from mmkd_ext.functional.triplet import triplet_loss
-from mmkd_ext.functional.tuples import keep_tuples, sample_tuples, tuple_relation
+from mmkd_ext.functional.uno import sinkhorn_knopp, swapped_prediction
 
 __all__ = [
-    'Contingency',
-    'adjusted_rand_index',
     'analogy_potential',
-    'angle_path',
     'angle_potential',
     'attention_transfer',
     'centre_regulariser',
     'class_relation_kd',
-    'cluster_accuracy',
-    'collapse',
     'contrastive_loss',
     'correlation_congruence',
     'distance_potential',
     'draw_episodes',
-    'estimate_num_classes',
-    'gather_with_grad',
     'hard_dark_rank',
     'info_nce',
     'inter_category',
     'intra_category',
     'keep_tuples',
-    'linear_cka',
     'mean_entropy_gap',
-    'nearest_neighbours',
     'nearest_prototype',
-    'normalized_mutual_info',
-    'pair_factors',
-    'pair_weights',
-    'pool_map',
     'prototypical_loss',
-    'recall_at_k',
-    'retrieval_scores',
     'rkd_angle',
     'rkd_distance',
-    'sample_positions',
-    'sample_tokens',
     'sample_tuples',
     'self_distillation',
-    'semi_supervised_kmeans',
-    'sharing',
     'similarity_preserving',
     'simplex_potential',
     'sinkhorn_knopp',
     'soft_target',
-    'sum_with_grad',
-    'superclasses',
     'supervised_contrastive',
     'swapped_prediction',
     'triplet_loss',
     'tuple_relation',
 ]
+
+__getattr__ = moved(
+    __name__,
+    {
+        'mmkd_ext.clustering': ('estimate_num_classes', 'semi_supervised_kmeans', 'superclasses'),
+        'mmkd_ext.distill.layer_choice': ('pair_factors', 'pair_weights'),
+        'mmkd_ext.ops': (
+            'angle_path',
+            'gather_with_grad',
+            'pool_map',
+            'sample_positions',
+            'sample_tokens',
+            'sharing',
+            'sum_with_grad',
+        ),
+        'mmkd_ext.scores': (
+            'Contingency',
+            'adjusted_rand_index',
+            'cluster_accuracy',
+            'collapse',
+            'linear_cka',
+            'nearest_neighbours',
+            'normalized_mutual_info',
+            'recall_at_k',
+            'retrieval_scores',
+        ),
+    },
+)

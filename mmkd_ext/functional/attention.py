@@ -6,9 +6,9 @@ Shape suffixes: N samples, C channels, Y rows and X columns of a map, P = Y X po
 from torch import Tensor
 from torch.nn import functional
 
-from mmkd_ext.functional.checks import check_dims, check_pair
-from mmkd_ext.functional.rows import unit_rows
-from mmkd_ext.functional.sharing import full_precision
+from mmkd_ext.ops.checks import check_dims, check_pair
+from mmkd_ext.ops.distances import unit_rows
+from mmkd_ext.ops.precision import full_precision
 
 __all__ = ['attention_transfer']
 

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmkd_ext.functional.checks import check_choice, check_pair, check_positive
-from mmkd_ext.functional.closed_form import loss_of_gram
-from mmkd_ext.functional.rows import gram_rows, squared_distances, unit_rows
-from mmkd_ext.functional.sharing import full_precision
+from mmkd_ext.ops.checks import check_choice, check_pair, check_positive
+from mmkd_ext.ops.distances import gram_rows, squared_distances, unit_rows
+from mmkd_ext.ops.gram import loss_of_gram
+from mmkd_ext.ops.precision import full_precision
 
 __all__ = ['check_correlation_settings', 'correlation_congruence']
 
@@ -62,7 +62,7 @@ def correlation_congruence(
             features, as the paper writes the other kernels; gradients then grow with the features, those of
             ``'bilinear'`` with their third power.
         rows: Rows of the kernel matrix that this process computes while the others compute the rest
-            (:func:`~mmkd_ext.functional.gather.own_rows`); the result is then its part, and parts add up to the loss.
+            (:func:`~mmkd_ext.ops.distributed.own_rows`); the result is then its part, and parts add up to the loss.
             None for all.
 
     Returns:

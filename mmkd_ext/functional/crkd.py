@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mmkd_ext.functional.checks import check_choice, check_dims, check_positive, refuse_second_derivative
-from mmkd_ext.functional.gather import joint_count, log_share, sum_with_grad
-from mmkd_ext.functional.sharing import full_precision
+from mmkd_ext.ops.checks import check_choice, check_dims, check_positive, refuse_second_derivative
+from mmkd_ext.ops.distributed import joint_count, log_share, sum_with_grad
+from mmkd_ext.ops.precision import full_precision
 
 __all__ = ['check_class_relation_settings', 'class_relation_kd']
 

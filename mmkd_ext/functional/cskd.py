@@ -1,19 +1,61 @@
-"""Category structure knowledge distillation (CSKD).
+"""Features of two networks brought to one width without anything to train.
+
+Shape suffixes: W wide, K narrow.
 
 Shape suffixes: N samples, D dims (all dimensions of a sample, flattened), K categories in the batch.
 """
 
+import functools
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mmkd_ext.functional.checks import check_choice, check_pair
-from mmkd_ext.functional.projection import match_channels
-from mmkd_ext.functional.rows import unit_rows
-from mmkd_ext.functional.sharing import full_precision
+from mmkd_ext.ops.checks import check_choice, check_pair
+from mmkd_ext.ops.distances import unit_rows
+from mmkd_ext.ops.precision import full_precision
 
-__all__ = ['centre_regulariser', 'inter_category', 'intra_category']
+__all__ = ['centre_regulariser', 'inter_category', 'intra_category', 'match_channels']
+
+
+def match_channels(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Project the network with more channels onto as many random directions as the other has channels.
+
+    The directions are orthonormal, drawn once from a fixed seed: the same in every step, process and run. A random
+    projection keeps inner products and distances up to a common factor, in expectation. Values per channel keep their
+    size. This takes the place of the adapters that papers train on the student, because a distillation term of this
+    package has no weights of its own.
+
+    Args:
+        student: Features, shape (N, C, ...).
+        teacher: Features, shape (N, C', ...).
+
+    Returns:
+        Both with min(C, C') channels; as they came if these are equal.
+    """
+    wide, narrow = max(student.shape[1], teacher.shape[1]), min(student.shape[1], teacher.shape[1])
+    if wide == narrow:
+        return student, teacher
+    basis_WK = _orthonormal_columns(wide, narrow, student.dtype, student.device)
+    if student.shape[1] == wide:
+        return _project(student, basis_WK), teacher
+    return student, _project(teacher, basis_WK)
+
+
+def _project(x: Tensor, basis_WK: Tensor) -> Tensor:
+    return (x.movedim(1, -1) @ basis_WK).movedim(-1, 1)
+
+
+@functools.lru_cache(maxsize=16)
+def _orthonormal_columns(wide: int, narrow: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    basis_WK, triangle_KK = torch.linalg.qr(torch.randn(wide, narrow, generator=generator, dtype=torch.float64))
+    # The factorisation leaves signs open; fixed, they are the same with every linear algebra library.
+    return (basis_WK * triangle_KK.diagonal().sign()).to(device, dtype)
+
+
+# --------------------------------------------------------------------------------------------------
+# Category structure knowledge distillation (CSKD).
 
 
 @full_precision
@@ -40,7 +82,7 @@ def intra_category(
     correctly classified samples. Detaching matters with such centres only: otherwise the deviations from a centre
     cancel, and so does the gradient through it.
 
-    Features of different width are compared after :func:`~mmkd_ext.functional.projection.match_channels`, where the
+    Features of different width are compared after :func:`~mmkd_ext.functional.cskd.match_channels`, where the
     official code trains a 1x1 convolution on the student.
 
     Args:

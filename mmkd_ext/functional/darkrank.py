@@ -6,9 +6,9 @@ Shape suffixes: N samples, D dims, R ranked neighbours.
 import torch
 from torch import Tensor
 
-from mmkd_ext.functional.checks import check_pair, check_positive
-from mmkd_ext.functional.rows import squared_distances, unit_rows
-from mmkd_ext.functional.sharing import full_precision
+from mmkd_ext.ops.checks import check_pair, check_positive
+from mmkd_ext.ops.distances import squared_distances, unit_rows
+from mmkd_ext.ops.precision import full_precision
 
 __all__ = ['check_rank_settings', 'hard_dark_rank']
 

@@ -6,8 +6,8 @@ Shape suffixes: N samples, C classes.
 from torch import Tensor
 from torch.nn import functional
 
-from mmkd_ext.functional.checks import check_dims, check_pair, check_positive
-from mmkd_ext.functional.sharing import full_precision
+from mmkd_ext.ops.checks import check_dims, check_pair, check_positive
+from mmkd_ext.ops.precision import full_precision
 
 __all__ = ['soft_target']
 

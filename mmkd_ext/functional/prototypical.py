@@ -3,16 +3,19 @@ r"""Prototypical networks: a class is the mean of its few examples, a query belo
 Snell, Swersky and Zemel, Prototypical Networks for Few-shot Learning, NeurIPS 2017, arXiv 1703.05175.
 
 Shape suffixes: B samples of an episode, D dims; Q queries, C classes, K shots of each.
+
+Shape suffixes: N samples, G classes, M samples of the largest class; E episodes, W ways, S samples of each way.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mmkd_ext.functional.checks import check_dims
-from mmkd_ext.functional.sharing import full_precision
+from mmkd_ext.ops.checks import check_dims
+from mmkd_ext.ops.precision import full_precision
 
-__all__ = ['nearest_prototype', 'prototypical_loss']
+__all__ = ['draw_episodes', 'nearest_prototype', 'prototypical_loss']
 
 
 @full_precision
@@ -82,3 +85,43 @@ def _squared_distances(query_QD: Tensor, prototype_CD: Tensor) -> Tensor:
     square_Q1 = query_QD.square().sum(dim=-1, keepdim=True)
     square_C = prototype_CD.square().sum(dim=-1).unsqueeze(-2)
     return (square_Q1 + square_C - 2 * query_QD @ prototype_CD.transpose(-1, -2)).clamp(min=0)
+
+
+# --------------------------------------------------------------------------------------------------
+# Few-shot tasks drawn from labelled samples.
+
+
+def draw_episodes(
+    labels: np.ndarray, num_ways: int, num_samples: int, num_episodes: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Draw episodes: different classes, and different samples of each.
+
+    Args:
+        labels: (N,), any integers.
+        num_ways: W.
+        num_samples: S, shots and queries of a class together.
+        num_episodes: E.
+        generator: Source of all chance.
+
+    Returns:
+        Indices of samples, (E, W, S) int64, in random order within a way.
+
+    Raises:
+        ValueError: If there are fewer than W classes, or a class has fewer than S samples.
+    """
+    _, label_N, size_G = np.unique(labels, return_inverse=True, return_counts=True)
+    num_small = np.count_nonzero(size_G < num_samples)
+    if len(size_G) < num_ways or num_small:
+        raise ValueError(
+            f'draw_episodes: expected at least {num_ways} classes, each with at least {num_samples} samples, but got '
+            f'{len(size_G)}, of which {num_small} are smaller; ask for fewer ways, shots or queries'
+        )
+    by_class_N = np.argsort(label_N, kind='stable')
+    first_G = np.cumsum(size_G) - size_G
+    episodes = np.empty((num_episodes, num_ways, num_samples), dtype=np.int64)
+    for episode in episodes:
+        ways = generator.choice(len(size_G), num_ways, replace=False)
+        key_WM = generator.random((num_ways, size_G.max()))
+        key_WM[np.arange(size_G.max()) >= size_G[ways, None]] = np.inf
+        episode[:] = by_class_N[first_G[ways, None] + key_WM.argsort(axis=1)[:, :num_samples]]
+    return episodes

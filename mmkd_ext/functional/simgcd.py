@@ -7,9 +7,8 @@ import math
 
 from torch import Tensor
 
-from mmkd_ext.functional.checks import check_dims, check_positive
-from mmkd_ext.functional.ncd import swapped_prediction
-from mmkd_ext.functional.sharing import full_precision
+from mmkd_ext.ops.checks import check_dims, check_positive
+from mmkd_ext.ops.precision import full_precision
 
 __all__ = ['mean_entropy_gap', 'self_distillation']
 
@@ -36,11 +35,17 @@ def self_distillation(logits: Tensor, *, temperature: float = 0.1, teacher_tempe
         TypeError: If a temperature is not a number.
         ValueError: If there are fewer than two views, or a shape or temperature is out of range.
     """
-    check_positive('self_distillation', teacher_temperature=teacher_temperature)
+    check_positive('self_distillation', temperature=temperature, teacher_temperature=teacher_temperature)
     check_dims('self_distillation', 'V B C', logits=logits)
-    logits_V1BC = logits.unsqueeze(1)
-    targets_V1BC = (logits_V1BC.detach() / teacher_temperature).softmax(dim=-1)
-    return swapped_prediction(logits_V1BC, targets_V1BC, num_large=len(logits), temperature=temperature).squeeze(0)
+    num_views, batch_size, _ = logits.shape
+    if num_views < 2:
+        raise ValueError(
+            f'self_distillation: expected V >= 2 views but got V={num_views}; check the multi-view transform'
+        )
+    targets_VBC = (logits.detach() / teacher_temperature).softmax(dim=-1)
+    log_prob_VBC = (logits / temperature).log_softmax(dim=-1)
+    others_VBC = log_prob_VBC.sum(dim=0) - log_prob_VBC
+    return -(targets_VBC * others_VBC).sum() / (num_views * (num_views - 1) * max(batch_size, 1))
 
 
 @full_precision

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmkd_ext.functional.checks import check_pair
-from mmkd_ext.functional.closed_form import loss_of_gram
-from mmkd_ext.functional.rows import gram_rows
-from mmkd_ext.functional.sharing import full_precision
+from mmkd_ext.ops.checks import check_pair
+from mmkd_ext.ops.distances import gram_rows
+from mmkd_ext.ops.gram import loss_of_gram
+from mmkd_ext.ops.precision import full_precision
 
 __all__ = ['similarity_preserving']
 
@@ -45,7 +45,7 @@ def similarity_preserving(student: Tensor, teacher: Tensor, *, rows: slice | Non
         student: Features :math:`s` of any shape (N, ...).
         teacher: Features :math:`t` of the same samples, any shape (N, ...); no gradient flows to them.
         rows: Rows of the similarities that this process computes while the others compute the rest
-            (:func:`~mmkd_ext.functional.gather.own_rows`); the result is then its part, and parts add up to the loss.
+            (:func:`~mmkd_ext.ops.distributed.own_rows`); the result is then its part, and parts add up to the loss.
             None for all.
 
     Returns:

@@ -8,7 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmkd_ext.functional.sharing import full_precision
+from mmkd_ext.ops.precision import full_precision
 from mmkd_ext.registry import MODELS
 
 __all__ = ['ClusterHead']

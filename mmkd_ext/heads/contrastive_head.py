@@ -6,9 +6,9 @@ Shape legend: V views, B batch rows, D dims.
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmkd_ext.functional import gather_with_grad
-from mmkd_ext.functional.checks import check_positive
 from mmkd_ext.functional.gcd import info_nce, supervised_contrastive
+from mmkd_ext.ops.checks import check_positive
+from mmkd_ext.ops.distributed import gather_with_grad
 from mmkd_ext.registry import MODELS
 
 __all__ = ['ContrastiveHead']

@@ -8,8 +8,8 @@ from mmengine.model import BaseModule
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from mmkd_ext.functional.rows import unit_rows
-from mmkd_ext.functional.sharing import full_precision
+from mmkd_ext.ops.distances import unit_rows
+from mmkd_ext.ops.precision import full_precision
 from mmkd_ext.registry import MODELS
 
 __all__ = ['EmbeddingHead']

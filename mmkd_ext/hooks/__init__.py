@@ -1,7 +1,7 @@
 """Hooks of mmengine's runner."""
 
+from mmkd_ext.deprecation import moved
 from mmkd_ext.hooks.best_head_hook import BestHeadHook
-from mmkd_ext.hooks.bfloat16_optim_wrapper import BFloat16OptimWrapper
 from mmkd_ext.hooks.checkpoint_hook import AtomicCheckpointHook
 from mmkd_ext.hooks.cluster_hook import ClusterHook
 from mmkd_ext.hooks.discovery_report_hook import DiscoveryReportHook
@@ -17,7 +17,6 @@ from mmkd_ext.hooks.teacher_temperature_hook import TeacherTemperatureHook
 
 __all__ = [
     'AtomicCheckpointHook',
-    'BFloat16OptimWrapper',
     'BestHeadHook',
     'ClusterHook',
     'DiscoveryReportHook',
@@ -31,3 +30,10 @@ __all__ = [
     'SyncBatchNormHook',
     'TeacherTemperatureHook',
 ]
+
+__getattr__ = moved(
+    __name__,
+    {
+        'mmkd_ext.engine': ('BFloat16OptimWrapper',),
+    },
+)

@@ -4,8 +4,8 @@ from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmkd_ext.engine.runner import student_of
 from mmkd_ext.heads import NovelHead
-from mmkd_ext.hooks.restart import student_of
 from mmkd_ext.hooks.resume_hook import resumed_batches
 from mmkd_ext.registry import HOOKS
 

@@ -9,13 +9,13 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from mmkd_ext.clustering.kmeans import semi_supervised_kmeans
 from mmkd_ext.distill import Recorder, same_randomness
-from mmkd_ext.functional import semi_supervised_kmeans
+from mmkd_ext.engine.dataset_features import features_of_dataset, test_pipeline, with_pipeline
+from mmkd_ext.engine.runner import student_of
 from mmkd_ext.heads import ClusterHead
-from mmkd_ext.hooks.restart import student_of
-from mmkd_ext.hooks.teacher_features import features_of_dataset, test_pipeline, with_pipeline
 from mmkd_ext.registry import HOOKS
-from mmkd_ext.samplers.labels import labels_of
+from mmkd_ext.samplers.planned import labels_of
 
 __all__ = ['ClusterHook']
 
@@ -45,7 +45,7 @@ class ClusterHook(Hook):
     """Gives the :class:`mmkd_ext.heads.ClusterHead` of a model its centres, before validation and after the last epoch.
 
     The images of training, labelled and unlabelled, pass the test-time pipeline and the model in evaluation mode; their
-    unit features are clustered (:func:`mmkd_ext.functional.semi_supervised_kmeans`). Labels are those that training
+    unit features are clustered (:func:`mmkd_ext.clustering.kmeans`). Labels are those that training
     sees, so those of unlabelled images have no part in it. Training is that of a run without the hook. Checkpoints
     between validations hold the centres of the last one.
 

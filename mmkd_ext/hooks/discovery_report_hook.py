@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 
 from mmkd_ext import visualization
 from mmkd_ext.distill import Recorder
+from mmkd_ext.engine.runner import student_of
 from mmkd_ext.evaluation import best_head, read_prediction
 from mmkd_ext.hooks.final_evaluation_hook import FinalEvaluationHook
-from mmkd_ext.hooks.restart import student_of
 from mmkd_ext.registry import HOOKS
 from mmkd_ext.visualization import Assignment, CurveHistory, Discovery, DiscoveryCollector
 

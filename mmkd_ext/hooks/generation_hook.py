@@ -14,8 +14,8 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmkd_ext.distill.report import table
+from mmkd_ext.engine.runner import InitialState, averages_of, model_config, new_weights, student_of
 from mmkd_ext.hooks.distill_hook import TERM_STATES, DistillHook
-from mmkd_ext.hooks.restart import InitialState, averages_of, model_config, new_weights, student_of
 from mmkd_ext.registry import HOOKS
 
 __all__ = ['GenerationHook']

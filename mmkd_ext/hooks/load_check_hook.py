@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from mmkd_ext.hooks.restart import student_of
+from mmkd_ext.engine.runner import student_of
 from mmkd_ext.models.build import part_of, surplus_entries
 from mmkd_ext.registry import HOOKS
 

@@ -14,14 +14,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mmkd_ext.distill import FrozenTeacher
+from mmkd_ext.engine.runner import student_of
 from mmkd_ext.evaluation import EmbeddedSample, read_embedding
-from mmkd_ext.functional import nearest_neighbours
-from mmkd_ext.functional.rows import unit_rows
 from mmkd_ext.hooks.final_evaluation_hook import FinalEvaluationHook
-from mmkd_ext.hooks.restart import student_of
 from mmkd_ext.models.teacher import build_teacher, check_teacher_spec
+from mmkd_ext.ops.distances import unit_rows
 from mmkd_ext.registry import HOOKS
-from mmkd_ext.visualization import GalleryImage, NeighbourRow, neighbours_figure, small_picture, style
+from mmkd_ext.scores.neighbours import nearest_neighbours
+from mmkd_ext.visualization import GalleryImage, NeighbourRow, neighbours_figure, small_picture
+from mmkd_ext.visualization.figures import style
 
 __all__ = ['NeighbourReportHook']
 

@@ -15,7 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from mmkd_ext.hooks.atomic_backend import ATOMIC, save_checkpoint
+from mmkd_ext.engine.checkpoint_files import ATOMIC, save_checkpoint
 from mmkd_ext.registry import HOOKS
 
 __all__ = ['PreemptionHook']

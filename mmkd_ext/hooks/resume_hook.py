@@ -10,11 +10,16 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, IterableDataset
 
-from mmkd_ext.hooks.local_state import gather_local_states, restore_local_state
-from mmkd_ext.hooks.restart import student_of
+from mmkd_ext.engine.resume import (
+    EndlessBatches,
+    ResumableBatchSampler,
+    gather_local_states,
+    get_random_state,
+    restore_local_state,
+    set_random_state,
+)
+from mmkd_ext.engine.runner import student_of
 from mmkd_ext.registry import HOOKS
-from mmkd_ext.samplers import EndlessBatches, ResumableBatchSampler
-from mmkd_ext.samplers.random_state import get_random_state, set_random_state
 
 __all__ = ['ExactResumeHook', 'resumed_batches']
 

@@ -14,11 +14,11 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from mmkd_ext.clustering.kmeans import superclasses
 from mmkd_ext.distill import FrozenTeacher, fingerprint, model_fingerprint, same_randomness
-from mmkd_ext.functional.kmeans import superclasses
-from mmkd_ext.hooks.identity import dataset_fingerprint, view_fingerprint
-from mmkd_ext.hooks.restart import student_of
-from mmkd_ext.hooks.teacher_features import features_of_dataset, test_pipeline, with_pipeline
+from mmkd_ext.engine.dataset_features import features_of_dataset, test_pipeline, with_pipeline
+from mmkd_ext.engine.runner import student_of
+from mmkd_ext.engine.teacher_cache import dataset_fingerprint, view_fingerprint
 from mmkd_ext.models.teacher import build_teacher, check_teacher_spec
 from mmkd_ext.registry import HOOKS
 

@@ -4,7 +4,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from mmkd_ext.models import SyncBatchNorm, convert_sync_batch_norm
+from mmkd_ext.engine.cpu import SyncBatchNorm, convert_sync_batch_norm
 from mmkd_ext.registry import HOOKS
 
 __all__ = ['SyncBatchNormHook']

@@ -5,8 +5,8 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmkd_ext.functional.checks import check_positive
-from mmkd_ext.hooks.restart import student_of
+from mmkd_ext.engine.runner import student_of
+from mmkd_ext.ops.checks import check_positive
 from mmkd_ext.registry import HOOKS
 
 __all__ = ['TeacherTemperatureHook']

@@ -3,14 +3,13 @@
 from mmkd_ext.losses.attention import AttentionTransferLoss
 from mmkd_ext.losses.base import LabelledRelationLoss, RelationLoss
 from mmkd_ext.losses.cckd import CCKDLoss
-from mmkd_ext.losses.contrastive import ContrastiveLoss
 from mmkd_ext.losses.crkd import ClassRelationLoss
 from mmkd_ext.losses.cskd import CategoryCentreLoss, InterCategoryLoss, IntraCategoryLoss
 from mmkd_ext.losses.darkrank import HardDarkRankLoss
 from mmkd_ext.losses.kd import SoftTargetLoss
+from mmkd_ext.losses.metric import ContrastiveLoss, TripletLoss
 from mmkd_ext.losses.rkd import RKDAngleLoss, RKDDistanceLoss
 from mmkd_ext.losses.sp import SPLoss
-from mmkd_ext.losses.triplet import TripletLoss
 from mmkd_ext.losses.tuples import TupleRelationLoss
 
 __all__ = [

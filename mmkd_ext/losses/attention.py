@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from mmkd_ext.functional.attention import attention_transfer
-from mmkd_ext.functional.checks import check_not_negative
+from mmkd_ext.ops.checks import check_not_negative
 from mmkd_ext.registry import MODELS
 
 __all__ = ['AttentionTransferLoss']

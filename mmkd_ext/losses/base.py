@@ -4,8 +4,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from mmkd_ext.functional.checks import check_not_negative
-from mmkd_ext.functional.gather import gather_with_grad, num_processes, own_rows, sum_with_grad
+from mmkd_ext.ops.checks import check_not_negative
+from mmkd_ext.ops.distributed import gather_with_grad, num_processes, own_rows, sum_with_grad
 
 __all__ = ['LabelledRelationLoss', 'RelationLoss', 'WeightedLoss']
 

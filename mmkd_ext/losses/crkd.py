@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 
 from mmkd_ext.functional import class_relation_kd
-from mmkd_ext.functional.checks import check_dims, check_not_negative
 from mmkd_ext.functional.crkd import check_class_relation_settings
+from mmkd_ext.ops.checks import check_dims, check_not_negative
 from mmkd_ext.registry import MODELS
 
 __all__ = ['ClassRelationLoss']

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from mmkd_ext.functional import soft_target
-from mmkd_ext.functional.checks import check_not_negative, check_positive
+from mmkd_ext.ops.checks import check_not_negative, check_positive
 from mmkd_ext.registry import MODELS
 
 __all__ = ['SoftTargetLoss']

@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmkd_ext.functional.mining import check_metric_settings
+from mmkd_ext.functional.metric import check_metric_settings, contrastive_loss, triplet_loss
 from mmkd_ext.losses.base import WeightedLoss
+from mmkd_ext.registry import MODELS
 
-__all__ = ['MetricLoss']
+__all__ = ['ContrastiveLoss', 'MetricLoss', 'TripletLoss']
 
 
 class MetricLoss(WeightedLoss):
@@ -24,7 +25,7 @@ class MetricLoss(WeightedLoss):
         loss_weight: Factor of the term.
         margin: The margin m.
         mining: ``'all'``, ``'random'``, ``'hard'``, ``'semi-hard'`` or ``'distance'``
-            (:func:`~mmkd_ext.functional.mining.mine_negatives`).
+            (:func:`~mmkd_ext.functional.metric.mine_negatives`).
         seed: Seed of random minings.
         gather: Take the samples of all processes.
         **settings: Further settings of the loss by name.
@@ -73,3 +74,77 @@ class MetricLoss(WeightedLoss):
             Scalar.
         """
         raise NotImplementedError
+
+
+# --------------------------------------------------------------------------------------------------
+# The triplet loss as the task of a training.
+
+
+@MODELS.register_module()
+class TripletLoss(MetricLoss):
+    """:func:`~mmkd_ext.functional.triplet_loss` times a weight, with new random negatives in every step.
+
+    Args:
+        loss_weight: Factor of the term.
+        margin: As in the function, like the two that follow; 0.2 and ``'distance'`` are the recipe of RKD.
+        squared: See there.
+        mining: See there.
+        seed: Seed of random minings.
+        gather: Form triplets of the samples of all processes (:class:`MetricLoss`).
+
+    Raises:
+        TypeError: If ``loss_weight`` or ``margin`` is not a number.
+        ValueError: If a setting is unknown or out of range.
+    """
+
+    def __init__(
+        self,
+        loss_weight: float = 1.0,
+        *,
+        margin: float = 0.2,
+        squared: bool = False,
+        mining: str = 'distance',
+        seed: int = 0,
+        gather: bool = False,
+    ) -> None:
+        super().__init__(loss_weight, margin=margin, mining=mining, seed=seed, gather=gather, squared=squared)
+
+    def compare(self, embedding: Tensor, labels: Tensor) -> Tensor:
+        """Compare as the function does."""
+        return triplet_loss(embedding, labels, step=self.step, **self.settings)
+
+
+# --------------------------------------------------------------------------------------------------
+# The contrastive loss as the task of a training.
+
+
+@MODELS.register_module()
+class ContrastiveLoss(MetricLoss):
+    """:func:`~mmkd_ext.functional.contrastive_loss` times a weight, with new random negatives in every step.
+
+    Args:
+        loss_weight: Factor of the term.
+        margin: As in the function, like the one that follows.
+        mining: See there.
+        seed: Seed of random minings.
+        gather: Form pairs of the samples of all processes (:class:`MetricLoss`).
+
+    Raises:
+        TypeError: If ``loss_weight`` or ``margin`` is not a number.
+        ValueError: If a setting is unknown or out of range.
+    """
+
+    def __init__(
+        self,
+        loss_weight: float = 1.0,
+        *,
+        margin: float = 0.2,
+        mining: str = 'distance',
+        seed: int = 0,
+        gather: bool = False,
+    ) -> None:
+        super().__init__(loss_weight, margin=margin, mining=mining, seed=seed, gather=gather)
+
+    def compare(self, embedding: Tensor, labels: Tensor) -> Tensor:
+        """Compare as the function does."""
+        return contrastive_loss(embedding, labels, step=self.step, **self.settings)

@@ -2,16 +2,18 @@
 
 from torch import Tensor
 
-from mmkd_ext.functional.checks import check_choice, check_not_negative, check_positive
-from mmkd_ext.functional.draws import seeded_generator
-from mmkd_ext.functional.potentials import (
+from mmkd_ext.functional.tuples import (
     analogy_potential,
     angle_potential,
     distance_potential,
+    keep_tuples,
+    sample_tuples,
     simplex_potential,
+    tuple_relation,
 )
-from mmkd_ext.functional.tuples import keep_tuples, sample_tuples, tuple_relation
 from mmkd_ext.losses.base import RelationLoss
+from mmkd_ext.ops.checks import check_choice, check_not_negative, check_positive
+from mmkd_ext.ops.random import seeded_generator
 from mmkd_ext.registry import MODELS
 
 __all__ = ['TupleRelationLoss']

@@ -10,9 +10,9 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
-from mmkd_ext.models.batch_pipeline import BatchCompose
-from mmkd_ext.models.sample_draws import sample_draws
 from mmkd_ext.registry import MODELS
+from mmkd_ext.transforms.batch import BatchCompose
+from mmkd_ext.transforms.draws import sample_draws
 
 __all__ = ['MultiViewDataPreprocessor']
 

@@ -8,9 +8,15 @@ from collections.abc import Sequence
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from mmkd_ext.functional.checks import check_positive
-from mmkd_ext.models.discovery import batch_labels, write_predictions
-from mmkd_ext.models.multi_view_model import ModuleConfig, MultiViewModel, Samples, build_module
+from mmkd_ext.models.multi_view_model import (
+    ModuleConfig,
+    MultiViewModel,
+    Samples,
+    batch_labels,
+    build_module,
+    write_predictions,
+)
+from mmkd_ext.ops.checks import check_positive
 from mmkd_ext.registry import MODELS
 
 __all__ = ['GCD']
@@ -87,7 +93,7 @@ class GCD(MultiViewModel):
 
         Returns:
             B samples with ``embedding`` (D,) or, with a cluster head, what
-            :func:`mmkd_ext.models.discovery.write_predictions` writes, for one novel head.
+            :func:`mmkd_ext.models.multi_view_model.write_predictions` writes, for one novel head.
         """
         embedding_BD = self._embed(views).squeeze(0)
         if self.cluster_head is None:

@@ -1,21 +1,179 @@
-"""What all discovery models have in common: a backbone that sees several views of each image.
+"""The parts of the discovery objective that depend on who is labelled.
 
-Shape legend: V views, B batch rows, D dims.
+Shape legend: V views, L large views (the first L of V), H heads, B batch rows, K known classes, C = known and novel
+classes. Labels are 0..K-1, or -1 for an unlabelled row, and live on the CPU, where choosing rows by them stalls no
+accelerator.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmkd_ext.heads import Prototypes
+from mmkd_ext.ops.distributed import joint_count, sum_with_grad
 from mmkd_ext.registry import MODELS
 
-__all__ = ['ModuleConfig', 'MultiViewModel', 'Samples', 'build_module']
+__all__ = [
+    'ModuleConfig',
+    'MultiViewModel',
+    'Samples',
+    'batch_labels',
+    'build_module',
+    'discovery_targets',
+    'known_class_loss',
+    'write_predictions',
+]
+
+
+def batch_labels(
+    data_samples: Sequence[BaseDataElement] | None, *, num_rows: int, num_known: int, who: str = 'NCDClassifier'
+) -> Tensor:
+    """Collect the labels of a training batch on the CPU.
+
+    ``MultiViewDataPreprocessor`` leaves them there; those of another preprocessor are copied back.
+
+    Args:
+        data_samples: B samples with ``gt_label`` (1,), int64, in 0..K-1, or -1 when unlabelled.
+        num_rows: B, images in each view.
+        num_known: K.
+        who: Model that speaks in the error.
+
+    Returns:
+        (B,), int64.
+
+    Raises:
+        TypeError: Samples or labels are missing.
+        ValueError: The number of labels is not B, or a label is not below K.
+    """
+    if data_samples is None or not all('gt_label' in sample for sample in data_samples):
+        raise TypeError(
+            f'{who}: expected data_samples with gt_label (-1 when unlabelled) to compute a loss but some are missing; '
+            'end the pipeline with PackInputs'
+        )
+    labels_B = torch.cat([sample.gt_label for sample in data_samples]).cpu()
+    if len(labels_B) != num_rows:
+        raise ValueError(
+            f'{who}: expected one label per row but got {len(labels_B)} labels for {num_rows} rows; '
+            'use single-label samples'
+        )
+    if int(labels_B.max()) >= num_known:
+        raise ValueError(
+            f'{who}: expected labels below the {num_known} known classes but got {int(labels_B.max())}: '
+            'a label of an unlabelled class reached training; wrap the dataset in NovelClassSplit with hide_labels=True'
+        )
+    return labels_B
+
+
+def known_class_loss(logits_VBK: Tensor, labels_B: Tensor, *, temperature: float, gather: bool = False) -> Tensor:
+    """Cross-entropy of the labelled rows, averaged over views: the supervised stage of UNO and Cr-KD.
+
+    Args:
+        logits_VBK: (V, B, K), cosines, float32 or float64.
+        labels_B: (B,), int64 on the CPU, -1 for unlabelled rows, which do not count.
+        temperature: tau, divisor of the logits.
+        gather: Average over the labelled rows of all processes.
+
+    Returns:
+        (), nats; a differentiable 0 when no row is labelled.
+    """
+    num_views, _, _ = logits_VBK.shape
+    num_labelled = int((labels_B >= 0).sum())
+    labels = labels_B.to(logits_VBK.device, non_blocking=True).repeat(num_views)
+    loss = F.cross_entropy(logits_VBK.flatten(0, 1) / temperature, labels, ignore_index=-1, reduction='sum')
+    if gather:
+        return sum_with_grad(loss) / (num_views * joint_count(num_labelled, loss))
+    return loss / (num_views * max(num_labelled, 1))
+
+
+@torch.no_grad()
+def discovery_targets(
+    logits_VHBC: Tensor,
+    labels_B: Tensor,
+    *,
+    num_known: int,
+    num_large: int,
+    assign: Callable[[Tensor], Tensor],
+    assign_to: str = 'novel',
+) -> Tensor:
+    """Soft targets of UNO (arXiv 2108.08536, eq. 4 and 5): one-hot for labelled rows, an assignment for the others.
+
+    Each large view and head assigns the unlabelled rows of the batch to novel classes on its own; known classes get
+    probability 0. In the generalised setting (``assign_to='all'``) an unlabelled image may be of a known class, so it
+    is assigned to all classes. Labelled rows then take part in the assignment, though not in its result: classes are to
+    be balanced over the whole batch, and known ones are rarer among its unlabelled rows.
+
+    Args:
+        logits_VHBC: (V, H, B, C), known classes first.
+        labels_B: (B,), int64 on the CPU, -1 for unlabelled rows.
+        num_known: K.
+        num_large: L; targets of the other views are zero, nothing learns from them.
+        assign: Maps novel logits (L, H, U, C - K) to probabilities, for U >= 0 unlabelled rows; with
+            ``assign_to='all'`` all logits (L, H, B, C).
+        assign_to: Classes that unlabelled rows may get, ``'novel'`` or ``'all'``.
+
+    Returns:
+        (V, H, B, C), rows of large views sum to 1; dtype and device of the logits.
+    """
+    device, num_classes = logits_VHBC.device, logits_VHBC.shape[-1]
+    unlabelled_U = (labels_B < 0).nonzero().squeeze(1).to(device, non_blocking=True)
+    labels_B1 = labels_B.to(device, non_blocking=True).unsqueeze(1)
+    targets_VHBC = torch.zeros_like(logits_VHBC)
+    targets_VHBC[:num_large] = labels_B1 == torch.arange(num_classes, device=device)
+    if assign_to == 'all':
+        assigned_LHBC = assign(logits_VHBC[:num_large])
+        targets_VHBC[:num_large, :, unlabelled_U] = assigned_LHBC[:, :, unlabelled_U].to(targets_VHBC.dtype)
+        return targets_VHBC
+    novel_LHUN = logits_VHBC[:num_large, :, unlabelled_U, num_known:]
+    targets_VHBC[:num_large, :, unlabelled_U, num_known:] = assign(novel_LHUN).to(targets_VHBC.dtype)
+    return targets_VHBC
+
+
+def write_predictions(
+    data_samples: Sequence[BaseDataElement] | None,
+    logits_HBC: Tensor,
+    *,
+    num_known: int,
+    temperature: float,
+    best_head: Tensor | None = None,
+    head_objective: Tensor | None = None,
+) -> list[BaseDataElement]:
+    """Fill samples with what metrics and the report read, from the logits of one image each.
+
+    Args:
+        data_samples: B samples to fill; new ones when ``None``.
+        logits_HBC: (H, B, C), known classes first; C = K of a model that knows no novel classes.
+        num_known: K.
+        temperature: tau of the scores.
+        best_head: Index of the head whose scores are shown, (), on the device; the first by default.
+        head_objective: Training objective of each head, (H,), lower is better; with it ``novel_logits`` are written.
+
+    Returns:
+        B samples with ``known_logits`` (K,), ``pred_score`` (C,), ``pred_label`` (1,) and, where there are novel
+        classes, ``novel_logits`` (H, N) and ``head_objective`` (H,).
+    """
+    samples = list(data_samples) if data_samples is not None else [BaseDataElement() for _ in logits_HBC[0]]
+    best_BC = logits_HBC[0] if best_head is None else logits_HBC.index_select(0, best_head.view(1)).squeeze(0)
+    scores_BC = (best_BC / temperature).softmax(dim=-1)
+    for sample, logits_HC, score_C in zip(samples, logits_HBC.unbind(1), scores_BC, strict=True):
+        if head_objective is not None:
+            sample.novel_logits = logits_HC[:, num_known:]
+            sample.head_objective = head_objective
+        sample.known_logits = logits_HC[0, :num_known]
+        sample.pred_score = score_C
+        sample.pred_label = score_C.argmax(dim=-1, keepdim=True)
+    return samples
+
+
+# --------------------------------------------------------------------------------------------------
+# What all discovery models have in common: a backbone that sees several views of each image.
+#
+# Shape legend: V views, B batch rows, D dims.
 
 ModuleConfig = nn.Module | dict[str, Any]
 Samples = Sequence[BaseDataElement]

@@ -8,11 +8,18 @@ from collections.abc import Sequence
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from mmkd_ext.functional import gather_with_grad
-from mmkd_ext.functional.checks import check_not_negative, check_positive
 from mmkd_ext.functional.simgcd import mean_entropy_gap, self_distillation
-from mmkd_ext.models.discovery import batch_labels, known_class_loss, write_predictions
-from mmkd_ext.models.multi_view_model import ModuleConfig, MultiViewModel, Samples, build_module
+from mmkd_ext.models.multi_view_model import (
+    ModuleConfig,
+    MultiViewModel,
+    Samples,
+    batch_labels,
+    build_module,
+    known_class_loss,
+    write_predictions,
+)
+from mmkd_ext.ops.checks import check_not_negative, check_positive
+from mmkd_ext.ops.distributed import gather_with_grad
 from mmkd_ext.registry import MODELS
 
 __all__ = ['SimGCD']
@@ -117,7 +124,7 @@ class SimGCD(MultiViewModel):
             data_samples: B samples to fill; new ones when ``None``.
 
         Returns:
-            B samples as :func:`mmkd_ext.models.discovery.write_predictions` fills them, for one novel head.
+            B samples as :func:`mmkd_ext.models.multi_view_model.write_predictions` fills them, for one novel head.
         """
         logits = self._infer(views).squeeze(1)
         return write_predictions(

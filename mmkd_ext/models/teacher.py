@@ -1,9 +1,13 @@
-"""Builds the teachers that a config describes, from whatever source."""
+"""Plain models by name, from the collections timm and torchvision."""
 
+import difflib
+import importlib
+import inspect
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -11,10 +15,66 @@ from torch import nn
 
 from mmkd_ext.distill import FrozenTeacher, InputAdapter, Normalization
 from mmkd_ext.models.build import build_model_from_config, load_weights
-from mmkd_ext.models.zoo import build_zoo_model, weights_command
 from mmkd_ext.registry import MODELS
 
-__all__ = ['Teacher', 'build_teacher', 'check_teacher_spec']
+__all__ = ['Teacher', 'build_teacher', 'build_zoo_model', 'check_teacher_spec', 'weights_command']
+
+
+def build_zoo_model(zoo: str, model: str | Mapping[str, Any]) -> nn.Module:
+    """Build a model without weights; nothing is downloaded.
+
+    Args:
+        zoo: ``'timm'`` or ``'torchvision'``.
+        model: A name, or ``dict(name=..., **arguments)``, such as ``dict(name='resnet34', num_classes=100)``.
+
+    Raises:
+        ModuleNotFoundError: The collection is not installed.
+        KeyError: It has no such model; near misses are listed.
+        TypeError: The model does not take the arguments.
+    """
+    arguments = {'name': model} if isinstance(model, str) else dict(model)
+    name = arguments.pop('name')
+    package = _import(zoo)
+    if zoo == 'timm':
+        _check_name(zoo, name, package.list_models())
+        return package.create_model(name, pretrained=False, **arguments)
+    _check_name(zoo, name, package.models.list_models())
+    builder = package.models.get_model_builder(name)
+    if 'weights_backbone' in inspect.signature(builder).parameters:
+        arguments.setdefault('weights_backbone', None)  # its default would be downloaded
+    return builder(weights=None, **arguments)
+
+
+def weights_command(zoo: str, model: str | Mapping[str, Any], path: str) -> str | None:
+    """Return the shell command that saves the published weights, or None if the model has arguments of its own."""
+    if not isinstance(model, str):
+        return None
+    call = {
+        'timm': f"timm.create_model('{model}', pretrained=True)",
+        'torchvision': f"torchvision.models.get_model('{model}', weights='DEFAULT')",
+    }[zoo]
+    return f"""python -c "import torch, {zoo}; torch.save({call}.state_dict(), '{path}')\""""
+
+
+def _import(zoo: str) -> ModuleType:
+    try:
+        return importlib.import_module(zoo)
+    except ModuleNotFoundError as error:
+        if error.name != zoo:
+            raise
+        raise ModuleNotFoundError(
+            f'teacher: expected the package {zoo} to build its model but found none; run `pip install {zoo}`', name=zoo
+        ) from None
+
+
+def _check_name(zoo: str, name: str, names: Sequence[str]) -> None:
+    if name not in names:
+        near = difflib.get_close_matches(name, names)
+        raise KeyError(f'teacher: expected a model of {zoo} but got {name!r}; did you mean one of {near}?')
+
+
+# --------------------------------------------------------------------------------------------------
+# Builds the teachers that a config describes, from whatever source.
 
 _SOURCES = ('config', 'model', 'timm', 'torchvision')
 _ZOOS = ('timm', 'torchvision')
@@ -64,12 +124,12 @@ def build_teacher(spec: Mapping[str, Any], taps: Iterable[str], student: nn.Modu
 
     Args:
         spec: One source, ``config=`` (a path or ``'<package>::<path>'``), ``model=dict(type=...)``, ``timm=`` or
-            ``torchvision=`` (:func:`~mmkd_ext.models.zoo.build_zoo_model`); ``checkpoint=`` a file, an http(s)
+            ``torchvision=`` (:func:`~mmkd_ext.models.teacher.build_zoo_model`); ``checkpoint=`` a file, an http(s)
             address, or None to leave the model as its own ``init_cfg`` makes it; ``mean=`` and ``std=`` in place of
             those of its data preprocessor; ``flip_channels=`` whether it wants the student's channels reversed, in
             place of what the two preprocessors say; ``input_size=`` an int or (height, width);
             ``compile=True``, or keyword arguments of :func:`torch.compile`, to compile its forward;
-            ``cache=`` is left to :func:`~mmkd_ext.hooks.teacher_cache.build_cached_teacher`.
+            ``cache=`` is left to :func:`~mmkd_ext.engine.teacher_cache.build_cached_teacher`.
         taps: What to record.
         student: The teacher's inputs are made from the inputs of this model.
         who: Name of the teacher in messages.

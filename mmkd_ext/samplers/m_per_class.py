@@ -4,9 +4,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from mmkd_ext.registry import DATA_SAMPLERS
-from mmkd_ext.samplers.cycles import draw_distinct
-from mmkd_ext.samplers.labels import group_members, labels_of
-from mmkd_ext.samplers.planned import PlannedBatchSampler
+from mmkd_ext.samplers.planned import PlannedBatchSampler, draw_distinct, group_members, labels_of
 
 __all__ = ['MPerClassBatchSampler']
 

@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
-from mmkd_ext.datasets.cifar_files import read_binary, read_pickle
+from mmkd_ext.datasets.cifar import read_binary, read_pickle
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (5, 3072), dtype=np.uint8)

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from mmkd_ext.datasets.class_partition import partition_classes
+from mmkd_ext.datasets.novel_class_split import partition_classes
 
 CLASSES = ['cat', 'dog', 'fox', 'hen', 'owl']
 

@@ -9,8 +9,9 @@ from mmengine.structures import BaseDataElement
 from torch.utils.data import DataLoader, default_collate
 
 from mmkd_ext.datasets import ArrayDataset, InMemoryDataset, NovelClassSplit, collate_batch
+from mmkd_ext.engine.resume import ResumableBatchSampler
 from mmkd_ext.registry import DATASETS
-from mmkd_ext.samplers import QuotaBatchSampler, ResumableBatchSampler
+from mmkd_ext.samplers import QuotaBatchSampler
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 4, 5, 3), dtype=np.uint8)
 
@@ -70,7 +71,7 @@ def test_batches_by_quota():
 
 
 def test_resumable_batches_are_read_without_seeding_each_sample(monkeypatch):
-    monkeypatch.setattr('mmkd_ext.samplers.resumable.seed_cpu', None)
+    monkeypatch.setattr('mmkd_ext.engine.resume.seed_cpu', None)
     dataset = InMemoryDataset(split())
     batches = ResumableBatchSampler([[4, 0], [1]], seed=0)
     found = [batch['inputs'] for batch in DataLoader(dataset, batch_sampler=batches, collate_fn=collate_batch)]

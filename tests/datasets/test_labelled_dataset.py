@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mmkd_ext.datasets.labelled_dataset import LabelledDataset
+from mmkd_ext.datasets.array_dataset import LabelledDataset
 
 
 class Listed(LabelledDataset):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmkd_ext.datasets import Omniglot
-from mmkd_ext.datasets.omniglot_files import ALPHABETS
+from mmkd_ext.datasets.omniglot import ALPHABETS
 
 # SHA-256 of the sorted lines of the split files that come with Prototypical Networks.
 PUBLISHED = {

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmkd_ext.datasets import omniglot_files
-from mmkd_ext.datasets.omniglot_files import ALPHABETS, read_characters
+from mmkd_ext.datasets import omniglot as omniglot_files
+from mmkd_ext.datasets.omniglot import ALPHABETS, read_characters
 
 # Alphabets that are sorted neither by name nor by size, as the real ones.
 SMALL = {'background': {'Latin': 2, 'Greek': 1}, 'evaluation': {'Tibetan': 1}}

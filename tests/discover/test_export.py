@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmkd_ext.discover import DiscoveryInferencer, OutFolder, export_backbone, export_onnx, find_model
-from mmkd_ext.functional.pictures import read_square
+from mmkd_ext.pictures import read_square
 
 
 def test_onnx_agrees(discovered, tmp_path):

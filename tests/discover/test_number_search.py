@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mmkd_ext.discover import number_search
-from mmkd_ext.discover.number_search import Trial, best_trial, judge, search_number
+from mmkd_ext.discover import result
+from mmkd_ext.discover.result import Trial, best_trial, judge, search_number
 
 
 def search(first, height):
@@ -73,7 +73,7 @@ def test_merged_and_split_classes_score_below_true_ones():
 
 
 def test_of_many_images_a_part_is_judged(monkeypatch):
-    monkeypatch.setattr(number_search, '_MAX_SAMPLES', 30)
+    monkeypatch.setattr(result, '_MAX_SAMPLES', 30)
     labels = np.arange(90) % 3
     trial = judge(1, np.eye(3)[labels], labels)
     assert trial == Trial(1, 1.0, 0.0)

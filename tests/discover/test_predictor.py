@@ -6,7 +6,7 @@ import torch
 from mmengine.config import Config
 
 from mmkd_ext.discover import OutFolder, Predictor
-from mmkd_ext.functional.pictures import read_square
+from mmkd_ext.pictures import read_square
 
 
 @pytest.fixture

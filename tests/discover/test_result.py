@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from mmkd_ext.datasets.folder_images import FolderImages
-from mmkd_ext.discover.number_search import Trial
-from mmkd_ext.discover.predictor import Predictions
-from mmkd_ext.discover.result import discovery_result, map_points, read_curves
+from mmkd_ext.discover.inference import Predictions
+from mmkd_ext.discover.result import Trial, discovery_result, map_points, read_curves
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmkd_ext.discover import OutFolder, training
+from mmkd_ext.discover import OutFolder
+from mmkd_ext.discover import steps as training
 
 SETTINGS = {'train_cfg': {'max_epochs': 3}, 'work_dir': '/elsewhere'}
 

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from mmkd_ext.distill import Term
-from mmkd_ext.distill.diagnostics import diagnose, loss_share
-from mmkd_ext.functional.similarity import collapse, linear_cka
+from mmkd_ext.distill.report import diagnose, loss_share
+from mmkd_ext.scores.similarity import collapse, linear_cka
 
 
 class Loss(nn.Module):

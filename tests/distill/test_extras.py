@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmkd_ext.distill.extras import Extras
+from mmkd_ext.distill.term import Extras
 
 
 def extras_of(forward):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmkd_ext.distill import FeatureStore, Layout, feature_store
+from mmkd_ext.distill import FeatureStore, Layout
+from mmkd_ext.distill import cache as feature_store
 
 NUM_SAMPLES = 6
 

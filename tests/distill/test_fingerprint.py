@@ -67,7 +67,7 @@ def test_it_is_the_sha256_of_a_known_text():
 
 def test_it_is_the_same_in_another_process():
     value = "{'b': [1, 2.5, None], 'a': {'c': 'x'}}"
-    code = f'from mmkd_ext.distill.fingerprint import fingerprint; print(fingerprint({value}))'
+    code = f'from mmkd_ext.distill.cache import fingerprint; print(fingerprint({value}))'
     output = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert output.stdout.strip() == fingerprint({'b': [1, 2.5, None], 'a': {'c': 'x'}})
 

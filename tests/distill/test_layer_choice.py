@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import distributed
 
-from mmkd_ext.distill.layer_choice import build_layer_choice
-from mmkd_ext.functional import linear_cka, pair_factors, pair_weights
+from mmkd_ext.distill.layer_choice import build_layer_choice, pair_factors, pair_weights
+from mmkd_ext.scores.similarity import linear_cka
 
 PAIRS = (('a', 'c'), ('a', 'd'), ('b', 'c'), ('b', 'd'))
 

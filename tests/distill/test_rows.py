@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mmkd_ext.distill import Rows
-from mmkd_ext.functional.maps import pool_map
+from mmkd_ext.ops.maps import pool_map
 
 STUDENT, TEACHER = torch.randn(3, 2, 4, 4), torch.randn(3, 5, 2, 2)
 

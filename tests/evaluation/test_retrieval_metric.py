@@ -5,7 +5,7 @@ import torch.multiprocessing as mp
 from mmengine.registry import METRICS as ROOT_METRICS
 
 from mmkd_ext.evaluation import RetrievalMetric, read_embedding
-from mmkd_ext.functional import retrieval_scores
+from mmkd_ext.scores.retrieval import retrieval_scores
 
 
 def make_samples(size=37, split=None, dtype=torch.float32):

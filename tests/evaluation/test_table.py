@@ -1,4 +1,4 @@
-from mmkd_ext.evaluation.table import metric_table
+from mmkd_ext.evaluation.novel_class_metric import metric_table
 
 
 def metrics():

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mmkd_ext.functional import projection
-from mmkd_ext.functional.projection import match_channels
+from mmkd_ext.functional import cskd as projection
+from mmkd_ext.functional.cskd import match_channels
 
 
 def test_equal_channels_come_back_as_they_are():

@@ -10,8 +10,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmkd_ext.functional import angle_path, rkd_angle, rkd_distance
+from mmkd_ext.functional import rkd_angle, rkd_distance
 from mmkd_ext.functional.rkd import _closed_form
+from mmkd_ext.ops.angle import angle_path
 
 BOTH = pytest.mark.parametrize('loss', [rkd_distance, rkd_angle])
 PLAIN_CASES = [f'plain_B{b}_D{d}' for b in (3, 8, 32) for d in (4, 64)] + [

@@ -3,8 +3,8 @@
 import torch
 
 from mmkd_ext.functional import rkd_angle
-from mmkd_ext.functional.pairwise import pairwise
-from mmkd_ext.functional.rkd_sums import angle_sum, distance_sum
+from mmkd_ext.functional.rkd import angle_sum, distance_sum
+from mmkd_ext.ops.distances import pairwise
 
 
 def features():

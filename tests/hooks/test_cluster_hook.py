@@ -6,7 +6,7 @@ from mmengine.runner import Runner
 from torch.nn import functional as F
 
 from mmkd_ext.checkpoint import load_checkpoint_safely
-from mmkd_ext.functional import semi_supervised_kmeans
+from mmkd_ext.clustering.kmeans import semi_supervised_kmeans
 
 PACK = {'type': 'mmpretrain.PackInputs', 'meta_keys': ('sample_idx', 'split_name')}
 VIEWS = [

@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mmkd_ext.hooks import DiscoveryReportHook
-from mmkd_ext.visualization import report
+from mmkd_ext.visualization import markdown_report as report
 
 KNOWN, NOVEL, SIDE = 2, 3, 8
 CLASSES = ('ant', 'bee', 'cat', 'dog', 'elk')

@@ -2,7 +2,7 @@ import pytest
 from torch import nn
 
 from mmkd_ext.distill import Rows, WeightSchedule
-from mmkd_ext.hooks.distill_terms import build_term
+from mmkd_ext.hooks.distill_hook import build_term
 
 
 class Loss(nn.Module):

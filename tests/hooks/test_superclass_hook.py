@@ -13,8 +13,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from mmkd_ext.functional import adjusted_rand_index
 from mmkd_ext.hooks import SuperclassHook
+from mmkd_ext.scores.cluster_accuracy import adjusted_rand_index
 
 PACK = [{'type': 'PackInputs', 'meta_keys': ()}]
 FLIP = [{'type': 'RandomFlip', 'prob': 0.5}, *PACK]

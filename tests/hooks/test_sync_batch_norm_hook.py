@@ -7,8 +7,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import get_priority
 from torch import nn
 
+from mmkd_ext.engine.cpu import SyncBatchNorm
 from mmkd_ext.hooks import DistillHook, SyncBatchNormHook
-from mmkd_ext.models import SyncBatchNorm
 
 
 def test_converts_the_model_and_keeps_the_keys_of_checkpoints():

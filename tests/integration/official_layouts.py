@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from scipy import io
 
-from mmkd_ext.datasets.omniglot_files import ALPHABETS, NUM_DRAWINGS, SIDE
+from mmkd_ext.datasets.omniglot import ALPHABETS, NUM_DRAWINGS, SIDE
 
 RNG = np.random.default_rng(0)
 

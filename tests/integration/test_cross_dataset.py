@@ -7,8 +7,8 @@ import torch
 from matplotlib.image import imread
 
 import cross_dataset
-from mmkd_ext.functional import recall_at_k
 from mmkd_ext.models.build import build_model_from_config
+from mmkd_ext.scores.retrieval import recall_at_k
 
 CONFIG = """
 default_scope = 'mmpretrain'

@@ -80,8 +80,8 @@ def _train(arguments, environment, place, log):
     from mmengine.runner import ValLoop
 
     import train
-    from mmkd_ext.hooks.atomic_backend import AtomicLocalBackend
-    from mmkd_ext.visualization import report
+    from mmkd_ext.engine.checkpoint_files import AtomicLocalBackend
+    from mmkd_ext.visualization import markdown_report as report
 
     report.report_figures = lambda *args, **kwargs: iter(())  # drawing would take most of the time
     report.history_figure = lambda *args: None

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmkd_ext.models.cifar_stages import CIFARStages
+from mmkd_ext.models.backbones import CIFARStages
 
 
 class Scale(nn.Module):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmkd_ext.models.zoo import build_zoo_model, weights_command
+from mmkd_ext.models.teacher import build_zoo_model, weights_command
 
 
 def test_torchvision_by_name():

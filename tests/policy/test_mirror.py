@@ -1,18 +1,30 @@
-"""Every module of the package has its test at the mirrored path, and every test its module."""
+"""Every room of the package has a room of tests, and the other way round; no two modules share a name."""
 
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PACKAGE, TESTS = ROOT / 'mmkd_ext', ROOT / 'tests'
-FREE = {'policy', 'integration', 'distributed'}
+FREE = {'policy', 'integration', 'distributed', 'golden', 'oracles'}
 
 
-def test_every_module_has_its_test():
-    expected = {
-        path.relative_to(PACKAGE).with_name(f'test_{path.name}')
+def test_every_room_has_its_tests():
+    rooms = {path.parent.relative_to(PACKAGE).parts[0] for path in PACKAGE.glob('*/**/*.py')}
+    tested = {path.parent.relative_to(TESTS).parts[0] for path in TESTS.glob('*/**/test_*.py')}
+    assert rooms == tested - FREE
+
+
+def test_rooms_are_not_to_be_cut_to_pieces():
+    short = [
+        str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob('*.py')
-        if path.name not in {'__init__.py', 'version.py'}
-    }
-    found = {path.relative_to(TESTS) for path in TESTS.rglob('test_*.py')}
-    assert sorted(expected - found) == []
-    assert sorted(path for path in found - expected if path.parts[0] not in FREE) == []
+        if path.name not in {'__init__.py', 'version.py'} and len(path.read_text().splitlines()) < 30
+    ]
+    assert short == [], 'a file that exists to keep another short'
+
+
+def test_a_file_is_one_idea():
+    lines = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in PACKAGE.rglob('*.py')}
+    assert {name: number for name, number in lines.items() if number > 550} == {}
+    assert len(lines) <= 150
+    assert Counter(name for name in lines if name.endswith('/util.py')) == {}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from mmkd_ext.samplers.cycles import draw_distinct, draw_in_cycles
+from mmkd_ext.samplers.planned import draw_distinct, draw_in_cycles
 
 
 def draw(sizes, groups, counts, seed=0):

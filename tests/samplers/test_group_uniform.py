@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mmengine.dataset import DefaultSampler
 
-from mmkd_ext.samplers.group_uniform import GroupUniformBatchSampler
+from mmkd_ext.samplers.cur import GroupUniformBatchSampler
 
 
 def build(ids, batch_size, k, *, rank=0, world_size=1, seed=3, epoch=0, **kwargs):

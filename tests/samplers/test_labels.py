@@ -3,7 +3,7 @@ import pytest
 from mmengine.dataset import BaseDataset, ClassBalancedDataset, ConcatDataset, RepeatDataset
 
 from mmkd_ext.datasets import Digits, NovelClassSplit
-from mmkd_ext.samplers.labels import group_members, labels_of
+from mmkd_ext.samplers.planned import group_members, labels_of
 
 
 class Host(BaseDataset):

@@ -1,6 +1,7 @@
 import numpy as np
 
-from mmkd_ext.visualization import confusion_figure, style
+from mmkd_ext.visualization import confusion_figure
+from mmkd_ext.visualization.figures import style
 
 NAMES = ['ant', 'bee', 'cat', 'dog']
 OUTPUTS = ['ant', 'bee', 'cluster 0', 'cluster 1']

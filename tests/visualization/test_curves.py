@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from mmkd_ext.visualization import curves_figure, style
+from mmkd_ext.visualization import curves_figure
+from mmkd_ext.visualization.figures import style
 
 
 def line(values):

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from mmkd_ext.visualization import embedding_map_figure, project, style
+from mmkd_ext.visualization import embedding_map_figure, project
+from mmkd_ext.visualization.figures import style
 
 NAMES = ['ant', 'bee', 'cat', 'dog']
 

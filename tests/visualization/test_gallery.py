@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
-from mmkd_ext.visualization import GalleryImage, GalleryRow, gallery_figure, pick_rows, style
+from mmkd_ext.visualization import GalleryImage, GalleryRow, gallery_figure, pick_rows
+from mmkd_ext.visualization.figures import style
 
 
 def image(is_wrong=False, name='cat'):

@@ -2,7 +2,8 @@ import itertools
 
 import pytest
 
-from mmkd_ext.visualization import grouped_bars_figure, style
+from mmkd_ext.visualization import grouped_bars_figure
+from mmkd_ext.visualization.figures import style
 
 VALUES = {'teacher': {'cars': 77.2, 'cub': 40.0}, 'student': {'cars': 82.5, 'cub': 31.5}}
 

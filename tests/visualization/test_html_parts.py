@@ -4,7 +4,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from mmkd_ext.visualization import ClassCount, DiscoveryResult, SummaryNumber, html_parts
+from mmkd_ext.visualization import ClassCount, DiscoveryResult, SummaryNumber
+from mmkd_ext.visualization.html import report as html_parts
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmkd_ext.visualization import DiscoveryResult, html_report, write_html_report
+from mmkd_ext.visualization import DiscoveryResult, write_html_report
+from mmkd_ext.visualization.html import report as html_report
 
-ASSETS = Path(html_report.__file__).with_name('html')
+ASSETS = Path(html_report.__file__).with_name('page')
 STYLE = ''.join(path.read_text() for path in sorted(ASSETS.glob('*.css')))
 
 # Protan, deutan and tritan vision on linear RGB, severity 1 (Machado, Oliveira & Fernandes 2009), and full vision.

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from mmkd_ext.visualization import GalleryImage, NeighbourRow, neighbours_figure, style
+from mmkd_ext.visualization import GalleryImage, NeighbourRow, neighbours_figure
+from mmkd_ext.visualization.figures import style
 
 
 def image(is_wrong=False, name='cat'):

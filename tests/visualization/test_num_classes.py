@@ -1,7 +1,8 @@
 import pytest
 
-from mmkd_ext.functional.num_classes import CurvePoint, NumClasses
-from mmkd_ext.visualization import num_classes_figure, style
+from mmkd_ext.clustering.num_classes import CurvePoint, NumClasses
+from mmkd_ext.visualization import num_classes_figure
+from mmkd_ext.visualization.figures import style
 
 NUMBERS, ACCURACY, SILHOUETTE = (4, 6, 8, 12), (0.5, 0.9, 0.95, 0.6), (0.1, 0.3, 0.4, 0.2)
 

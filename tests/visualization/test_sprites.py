@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmkd_ext.visualization import sprites
-from mmkd_ext.visualization.sprites import COLUMNS, pack_sprites, read_picture, thumbnail_side
+from mmkd_ext.visualization.html import sprites
+from mmkd_ext.visualization.html.sprites import COLUMNS, pack_sprites, read_picture, thumbnail_side
 
 
 def saved(tmp_path, image, name='image.png', **options):

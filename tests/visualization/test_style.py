@@ -5,7 +5,7 @@ import matplotlib
 import numpy as np
 from matplotlib.colors import to_rgb
 
-from mmkd_ext.visualization import style
+from mmkd_ext.visualization.figures import style
 
 
 def test_figure_becomes_pixels_of_its_size():

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from mmkd_ext.visualization.svg_chart import line_chart
+from mmkd_ext.visualization.html.report import line_chart
 
 
 def parse(chart):

@@ -1,0 +1,254 @@
+"""The random states of Python, NumPy and torch, in containers that a weights-only checkpoint can hold."""
+
+import hashlib
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import all_gather_object, gather_object, get_world_size
+from torch import nn
+from torch.utils.data import DataLoader
+
+__all__ = [
+    'EndlessBatches',
+    'ResumableBatchSampler',
+    'SeededBatch',
+    'gather_local_states',
+    'get_random_state',
+    'restore_local_state',
+    'seed_cpu',
+    'set_random_state',
+]
+
+
+def get_random_state(*, cuda: bool = False) -> dict[str, Any]:
+    """Return the states of the process.
+
+    Args:
+        cuda: Whether that of the current CUDA device, if there is one, is included; reading it waits for the device.
+
+    Returns:
+        Tuples, numbers and tensors (uint8 or int64, on the CPU).
+    """
+    _, keys, *rest = np.random.get_state()  # noqa: NPY002
+    state = {
+        'python': random.getstate(),
+        'numpy': (torch.from_numpy(keys.astype(np.int64)), *rest),
+        'torch': torch.get_rng_state(),
+    }
+    if cuda and torch.cuda.is_available():
+        state['cuda'] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Set what :func:`get_random_state` returned, be it moved to another device since.
+
+    Args:
+        state: A state of CUDA is left out on a machine without a GPU.
+    """
+    random.setstate(state['python'])
+    keys, *rest = state['numpy']
+    np.random.set_state(('MT19937', keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(state['torch'].cpu())
+    if 'cuda' in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state['cuda'].cpu())
+
+
+def seed_cpu(seed: int) -> None:
+    """Seed Python, NumPy and torch's CPU generator; ``torch.manual_seed`` would seed every GPU too.
+
+    Args:
+        seed: 0..2**32 - 1.
+    """
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)
+
+
+# --------------------------------------------------------------------------------------------------
+# Batches that can be taken up in the middle of an epoch, with the same augmentations whoever loads them.
+
+
+class SeededBatch:
+    """The indices of one batch; going through them seeds the process for each sample in turn.
+
+    torch's loader reads a batch as ``[dataset[index] for index in batch]``, in a worker or in the main process. So each
+    sample finds the random state that its seed stands for, and the states of before are back when the batch is read.
+
+    Args:
+        indices: What the data set is asked for.
+        entropy: Non-negative numbers that, with the place in the batch, decide on the seeds.
+    """
+
+    def __init__(self, indices: Sequence[Any], entropy: Sequence[int]) -> None:
+        self.indices = indices
+        self.entropy = tuple(entropy)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Return the indices alone, without seeding, for a data set that reads whole batches and draws nothing."""
+        return np.array(self.indices, dtype=dtype)
+
+    def __iter__(self) -> Iterator[Any]:
+        seeds = np.random.SeedSequence(self.entropy).generate_state(len(self.indices))
+        before = get_random_state()
+        try:
+            for index, seed in zip(self.indices, seeds.tolist(), strict=True):
+                seed_cpu(seed)
+                yield index
+        finally:
+            set_random_state(before)
+
+
+class ResumableBatchSampler:
+    """Another batch sampler's batches, from any of them on, each sample with a random state of its own.
+
+    The seeds follow from the run's seed, the process, the epoch, the number of the batch and the place in it. Hence a
+    batch is the same after resuming, and for any number of workers. Attributes that are not found here are those of
+    the wrapped batch sampler.
+
+    Args:
+        batch_sampler: Anything that yields sequences of indices.
+        seed: Of the run.
+        rank: Of the process.
+
+    Attributes:
+        epoch: Enters the seeds; to be set before an epoch begins. The order of samples is the wrapped sampler's.
+        start: Batches that the next iteration leaves out, without loading them; later iterations are whole.
+    """
+
+    def __init__(self, batch_sampler: Iterable[Sequence[Any]], seed: int, rank: int = 0) -> None:
+        self.batch_sampler = batch_sampler
+        self.epoch = 0
+        self.start = 0
+        self._entropy = (seed, rank)
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[SeededBatch]:
+        start, self.start = self.start, 0
+        for number, batch in enumerate(islice(self.batch_sampler, start, None), start):
+            yield SeededBatch(batch, (*self._entropy, self.epoch, number))
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'batch_sampler':  # while it is unpickled
+            raise AttributeError(name)
+        return getattr(self.batch_sampler, name)
+
+
+# --------------------------------------------------------------------------------------------------
+# Batches of one pass over the data after the other, for a loop that counts iterations.
+
+
+class EndlessBatches:
+    """Takes the place of the iterator in mmengine's ``IterBasedTrainLoop`` and knows where in the data it is.
+
+    A resumed loop first asks for the batches that were trained on: ``skip_iter(n)`` in onedl-mmengine, n calls of
+    ``next`` in mmengine. Neither loads anything here, since the position is known.
+
+    Args:
+        loader: Its batch sampler is ``batches``.
+        batches: The batch sampler.
+        epoch: Passes over the data that are complete.
+        position: Batches of the present pass that were trained on.
+        num_skipped: Calls of ``next`` that have no batch to give.
+
+    Attributes:
+        epoch, position: The same, kept up to date.
+    """
+
+    def __init__(
+        self, loader: DataLoader, batches: ResumableBatchSampler, epoch: int, position: int, num_skipped: int
+    ) -> None:
+        self.epoch = epoch
+        self.position = position
+        self._loader = loader
+        self._batches = batches
+        self._num_skipped = num_skipped
+        self._iterator = None
+
+    def skip_iter(self, num_iters: int) -> None:
+        """Do nothing: the iterator begins where it should."""
+
+    def __iter__(self) -> 'EndlessBatches':
+        return self
+
+    def __next__(self) -> Any:
+        if self._num_skipped:
+            self._num_skipped -= 1
+            return None
+        if self._iterator is None:
+            self._begin()
+        try:
+            batch = next(self._iterator)
+        except StopIteration:
+            self.epoch, self.position = self.epoch + 1, 0
+            self._begin()
+            batch = next(self._iterator)
+        self.position += 1
+        return batch
+
+    def _begin(self) -> None:
+        sampler = self._loader.sampler if hasattr(self._loader.sampler, 'set_epoch') else self._batches.sampler
+        if hasattr(sampler, 'set_epoch'):
+            sampler.set_epoch(self.epoch)
+        self._batches.epoch, self._batches.start = self.epoch, self.position
+        self._iterator = iter(self._loader)
+
+
+# --------------------------------------------------------------------------------------------------
+# What a checkpoint, written by the main process, would otherwise lack of each process.
+
+
+def gather_local_states(model: nn.Module, random_state: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Collect the states of all processes, all of which call this.
+
+    Args:
+        model: Without a wrapper.
+        random_state: Of this process, from :func:`mmkd_ext.engine.resume.get_random_state`.
+
+    Returns:
+        In the main process, by rank: ``random``, the random states; ``gradients`` by parameter, which exist between
+        updates only while gradients are accumulated; ``buffers`` by name, those in which processes differ, such as the
+        batch statistics without SyncBN. None in other processes.
+    """
+    return gather_object(
+        {
+            'random': random_state,
+            'gradients': {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None},
+            'buffers': _differing_buffers(model) if get_world_size() > 1 else {},
+        }
+    )
+
+
+def restore_local_state(state: Mapping[str, Any], model: nn.Module) -> None:
+    """Bring the process to the state that :func:`gather_local_states` found it in.
+
+    Args:
+        state: The entry of this rank.
+        model: Without a wrapper.
+    """
+    set_random_state(state['random'])
+    for name, gradient in state['gradients'].items():
+        parameter = model.get_parameter(name)
+        parameter.grad = gradient.to(parameter.device)
+    for name, value in state['buffers'].items():
+        model.get_buffer(name).copy_(value)
+
+
+def _differing_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
+    buffers = {name: buffer.cpu() for name, buffer in model.named_buffers()}
+    # Digests first: a queue of features, alike everywhere, need not travel.
+    digests = all_gather_object({name: _digest(buffer) for name, buffer in buffers.items()})
+    return {name: buffer for name, buffer in buffers.items() if len({digest[name] for digest in digests}) > 1}
+
+
+def _digest(tensor: torch.Tensor) -> str:
+    return hashlib.sha256(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()

@@ -1,0 +1,17 @@
+"""What the maths stands on: checks of arguments, precision, distances, products, processes, counters. Torch alone."""
+
+from mmkd_ext.ops.angle import angle_path
+from mmkd_ext.ops.distributed import gather_with_grad, sum_with_grad
+from mmkd_ext.ops.maps import pool_map, sample_positions, sample_tokens
+from mmkd_ext.ops.precision import full_precision, sharing
+
+__all__ = [
+    'angle_path',
+    'full_precision',
+    'gather_with_grad',
+    'pool_map',
+    'sample_positions',
+    'sample_tokens',
+    'sharing',
+    'sum_with_grad',
+]

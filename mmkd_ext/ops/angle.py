@@ -1,0 +1,269 @@
+"""The sum of angles in plain torch, tile by tile: runs everywhere, and is what the compiled twins are checked against.
+
+Shape suffixes: N samples, V vertices, I and K samples at the end of the two arms of an angle.
+
+Shape suffixes: N samples, V vertices.
+"""
+
+import ctypes
+import functools
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mmkd_ext.ops.build import build_library
+
+__all__ = ['angle_path', 'angle_sum_by', 'angle_sum_c', 'angle_sum_torch']
+
+# Cosines are computed in tiles of (vertices, ends, ends): a few fit a CPU core's cache; a GPU wants fewer launches.
+_CPU_TILE, _GPU_TILE = (32, 64), (64, 256)
+
+
+def angle_sum_torch(
+    student_NN: Tensor, teacher_NN: Tensor, delta: float, with_slope: bool, vertices: slice
+) -> tuple[Tensor, Tensor | None]:
+    r"""Huber loss between cosines of the triangles with their vertex in ``vertices``, over ordered pairs of ends.
+
+    Args:
+        student_NN: Squared distances; 0 for points that coincide.
+        teacher_NN: The same of the teacher.
+        delta: Where Huber's loss turns from square to linear.
+        with_slope: Compute the slope, too.
+        vertices: Vertices to sum over.
+
+    Returns:
+        The sum, a float64 scalar, and a matrix :math:`M`, or None, with :math:`2 (M + M^T)` the slope in the squared
+        distance of each pair off the diagonal.
+    """
+    slope_NN = torch.zeros_like(student_NN) if with_slope else None
+    loss = student_NN.new_zeros((), dtype=torch.float64)  # thousands of tiles add up
+    num_vertices, num_ends = _CPU_TILE if student_NN.device.type == 'cpu' else _GPU_TILE
+    student_tiles, teacher_tiles, slope_tiles = (_tiles(x, num_ends) for x in (student_NN, teacher_NN, slope_NN))
+    # A new tensor for each result takes longer than to compute it: its pages come from the system one by one.
+    memory = student_NN.new_empty(4, num_vertices * num_ends**2)
+    for block in _slices(vertices, num_vertices):
+        arms, teacher_arms = _Arms(student_NN[block], num_ends), _Arms(teacher_NN[block], num_ends)
+        for row, column, weight in _half_of_pairs(len(student_tiles)):
+            shape = arms.shape(row, column)
+            gap_VIK, cosine_VIK, product_VIK, huber_VIK = (x[: math.prod(shape)].view(shape) for x in memory)
+            teacher_arms.cosines(row, column, teacher_tiles[row][column], gap_VIK, product_VIK)
+            arms.cosines(row, column, student_tiles[row][column], cosine_VIK, product_VIK)
+            torch.sub(cosine_VIK, gap_VIK, out=gap_VIK)
+            torch.clamp(gap_VIK, -delta, delta, out=huber_VIK)
+            loss += weight * _huber_sum(gap_VIK.flatten(), huber_VIK.flatten())
+            if slope_NN is not None:
+                product_VIK *= huber_VIK
+                cosine_VIK *= huber_VIK
+                slope_tiles[row][column].sub_(product_VIK.sum(dim=0), alpha=weight)
+                arms.add_to_both(row, column, product_VIK, cosine_VIK, weight)
+        if slope_NN is not None:
+            slope_NN[block] += arms.slope()
+    return loss, slope_NN
+
+
+class _Arms:
+    """From V vertices to all samples: squared lengths, and 1 / (sqrt(2) length) with 0 for no length.
+
+    Cut into tiles, as rows I and as columns K; beside them what the slopes of either end sum up.
+    """
+
+    def __init__(self, square_VN: Tensor, num_ends: int) -> None:
+        self.inverse_VN = (2 * square_VN).rsqrt_().masked_fill_(square_VN == 0, 0)
+        self.square_VI1, self.inverse_VI1 = (x.unsqueeze(2).split(num_ends, 1) for x in (square_VN, self.inverse_VN))
+        self.square_V1K, self.inverse_V1K = (x.unsqueeze(1).split(num_ends, 2) for x in (square_VN, self.inverse_VN))
+        self.sums_2VN = square_VN.new_zeros(2, *square_VN.shape)
+        self.sum_tiles = [x.split(num_ends, 1) for x in self.sums_2VN]
+
+    def shape(self, row: int, column: int) -> tuple[int, int, int]:
+        return len(self.inverse_VN), self.square_VI1[row].shape[1], self.square_VI1[column].shape[1]
+
+    def cosines(self, row: int, column: int, square_IK: Tensor, cosine_VIK: Tensor, product_VIK: Tensor) -> None:
+        """Write cosines between arms, and 1 / (2 length length), their slope in the squares."""
+        torch.mul(self.inverse_VI1[row], self.inverse_V1K[column], out=product_VIK)
+        torch.add(self.square_VI1[row], self.square_V1K[column], out=cosine_VIK)
+        cosine_VIK.sub_(square_IK).mul_(product_VIK)
+
+    def add_to_both(self, row: int, column: int, product_VIK: Tensor, cosine_VIK: Tensor, weight: float) -> None:
+        """Add what each pair of arms contributes to the slope of the arm at either end."""
+        for tiles, value_VIK in zip(self.sum_tiles, (product_VIK, cosine_VIK), strict=True):
+            tiles[row].add_(value_VIK.sum(dim=2), alpha=weight)
+            tiles[column].add_(value_VIK.sum(dim=1), alpha=weight)
+
+    def slope(self) -> Tensor:
+        """The slope in the squared lengths of the arms."""
+        product_VN, cosine_VN = self.sums_2VN
+        return product_VN.addcmul_(self.inverse_VN.square(), cosine_VN, value=-1)
+
+
+def _huber_sum(gap: Tensor, slope: Tensor) -> Tensor:
+    """Huber loss of both orders of a pair, from the gap and its clamped value, which is the loss's slope."""
+    return 2 * torch.dot(slope, gap) - torch.dot(slope, slope)
+
+
+def _slices(whole: slice, size: int) -> list[slice]:
+    return [slice(start, min(start + size, whole.stop)) for start in range(whole.start, whole.stop, size)]
+
+
+def _tiles(x_NN: Tensor | None, size: int) -> list[tuple[Tensor, ...]]:
+    return [] if x_NN is None else [rows.split(size, 1) for rows in x_NN.split(size)]
+
+
+def _half_of_pairs(num_tiles: int) -> Iterator[tuple[int, int, float]]:
+    """Tiles (row, column) that hold each pair once, with weight 1, or in both orders, with weight 1/2 each."""
+    for row in range(num_tiles):
+        yield row, row, 0.5
+        for column in range(row + 1, num_tiles):
+            yield row, column, 1.0
+
+
+# --------------------------------------------------------------------------------------------------
+# The sum of angles on a CPU, by the C kernel beside this file.
+
+_SOURCE = Path(__file__).with_name('angle.c')
+_REALS = {torch.float32: ('float', ctypes.c_float), torch.float64: ('double', ctypes.c_double)}
+_BLOCK = 16  # as in the source
+_VERTICES = 32
+# With fewer triangles, threads cost more than they save.
+_SERIAL_TRIPLES = 2**24
+
+
+def angle_sum_c(
+    student_NN: Tensor, teacher_NN: Tensor, delta: float, with_slope: bool, vertices: slice
+) -> tuple[Tensor, Tensor | None]:
+    """Compute :func:`~mmkd_ext.ops.angle.angle_sum_torch` in one pass, with torch's threads.
+
+    Args:
+        student_NN: Squared distances on the CPU.
+        teacher_NN: The same of the teacher.
+        delta: Where Huber's loss turns from square to linear.
+        with_slope: Return the slope, too.
+        vertices: Vertices to sum over.
+
+    Returns:
+        The same as the torch function.
+
+    Raises:
+        OSError: If the kernel cannot be built.
+    """
+    num_samples = len(student_NN)
+    student_NN, teacher_NN = student_NN.contiguous(), teacher_NN.contiguous()
+    slope_NN = torch.zeros_like(student_NN)
+    stripes = _stripes(num_samples)
+    workspaces = student_NN.new_empty(len(stripes), 6 * _VERTICES * num_samples)
+    kernel, real = _load(student_NN.dtype), _REALS[student_NN.dtype][1]
+
+    def add(start: int, stop: int, rows: slice, workspace: Tensor) -> float:
+        sizes = map(ctypes.c_size_t, (num_samples, start, stop - start, rows.start, rows.stop))
+        memory = (ctypes.c_void_p(x.data_ptr()) for x in (student_NN, teacher_NN, slope_NN, workspace))
+        return kernel(*sizes, real(delta), *memory)
+
+    loss = 0.0
+    with ThreadPoolExecutor(len(stripes)) as pool:
+        run = map if len(stripes) == 1 else pool.map
+        for start in range(vertices.start, vertices.stop, _VERTICES):
+            stop = min(start + _VERTICES, vertices.stop)
+            loss += sum(run(functools.partial(add, start, stop), stripes, workspaces))
+            in_arms = workspaces[:, : (stop - start) * num_samples].unflatten(1, (-1, num_samples))
+            for part_VN in in_arms:
+                slope_NN[start:stop] += part_VN
+    return torch.tensor(2 * loss, dtype=torch.float64), slope_NN if with_slope else None
+
+
+@functools.cache
+def _load(dtype: torch.dtype) -> ctypes._CFuncPtr:
+    kernel = ctypes.CDLL(str(build_library(_SOURCE, [f'REAL={_REALS[dtype][0]}']))).angle_sum
+    kernel.restype = ctypes.c_double
+    return kernel
+
+
+def _stripes(num_samples: int) -> list[slice]:
+    """Rows of each thread; as a row has only the pairs above the diagonal, the last get more."""
+    num_threads = 1 if num_samples**3 < _SERIAL_TRIPLES else torch.get_num_threads()
+    bounds = [num_samples * (1 - (1 - part / num_threads) ** 0.5) for part in range(num_threads)]
+    starts = sorted({int(bound) // _BLOCK * _BLOCK for bound in bounds})
+    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], num_samples], strict=True)]
+
+
+# --------------------------------------------------------------------------------------------------
+# Which implementation computes a sum: the fastest that this machine has and the user allows.
+
+AngleSum = Callable[[Tensor, Tensor, float, bool, slice], tuple[Tensor, Tensor | None]]
+_VARIABLE = 'MMKD_KERNELS'
+# Largest difference from the torch function in the first use, relative to the largest value.
+_TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}
+
+logger = logging.getLogger(__name__)
+
+
+def angle_path(device: torch.device | str, dtype: torch.dtype = torch.float32) -> str:
+    """Say how :func:`~mmkd_ext.functional.rkd_angle` is computed, for reports that must not hide a slow path.
+
+    The first call for a device and dtype builds the kernel, which takes seconds once per user, and compares it with the
+    plain torch function on a small batch. If it cannot be built or differs, a line in the log says why.
+
+    Args:
+        device: Device of the features.
+        dtype: Type of the squared distances, float32 or float64.
+
+    Returns:
+        ``'c'``, ``'triton'`` or ``'torch'``; always ``'torch'`` with the environment variable ``MMKD_KERNELS=off``.
+
+    Raises:
+        ValueError: If ``MMKD_KERNELS`` is set to something else than ``on`` or ``off``.
+    """
+    wish = os.environ.get(_VARIABLE, 'on')
+    if wish not in ('on', 'off'):
+        raise ValueError(f'{_VARIABLE}: expected on or off but got {wish!r}; unset it for the fastest kernels')
+    path = {'cpu': 'c', 'cuda': 'triton'}.get(torch.device(device).type)
+    return path if path and wish == 'on' and _works(path, dtype) else 'torch'
+
+
+def angle_sum_by(path: str, exact: bool) -> AngleSum:
+    """Return an implementation of :func:`~mmkd_ext.ops.angle.angle_sum_torch`.
+
+    Args:
+        path: What :func:`angle_path` returned.
+        exact: Whether float64 squared distances call for float64 in all that follows.
+
+    Returns:
+        A function with the same arguments.
+    """
+    if path == 'triton':
+        from mmkd_ext.ops.angle_triton import angle_sum_triton
+
+        return functools.partial(angle_sum_triton, exact=exact)
+    return {'c': angle_sum_c, 'torch': angle_sum_torch}[path]
+
+
+@functools.cache
+def _works(path: str, dtype: torch.dtype) -> bool:
+    try:
+        error = _difference(path, dtype)
+    except Exception as error:  # whatever a compiler, a driver or an import has to say
+        logger.warning('rkd_angle runs in plain torch, many times slower than its kernel in %s: %s', path, error)
+        return False
+    if not error <= _TOLERANCE[dtype]:
+        logger.warning('rkd_angle runs in plain torch, as its kernel in %s differs from it by %.0e', path, error)
+        return False
+    return True
+
+
+def _difference(path: str, dtype: torch.dtype) -> float:
+    """Largest relative difference between kernel and torch, on a small batch with points that coincide."""
+    x_ND = torch.randn(2, 37, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x_ND[0, 1] = x_ND[0, 0]
+    device = {'c': 'cpu', 'triton': 'cuda'}[path]
+    squares = [(x - x[:, None]).square().sum(dim=-1).to(device, dtype) for x in x_ND]
+    (loss, slope_NN), (expected, expected_NN) = (
+        angle_sum(*squares, 0.5, True, slice(2, 37)) for angle_sum in (angle_sum_by(path, True), angle_sum_torch)
+    )
+    # One of each pair's two places may hold the sum of both.
+    gap_NN = slope_NN + slope_NN.T - expected_NN - expected_NN.T
+    # A NaN in one is a NaN in the maximum.
+    return float(torch.maximum((loss - expected).abs() / expected, gap_NN.abs().max() / expected_NN.abs().max()))

@@ -1,0 +1,247 @@
+"""How well clusters agree with true classes: accuracy after matching, NMI, ARI.
+
+All three are read off one table, the :class:`Contingency` of clusters and classes; who wants several of them counts
+once. Labels are integers >= 0, as numpy arrays, torch tensors or sequences; the K known classes come first. Shape
+suffixes: n samples, P clusters, T true classes.
+
+Shape suffixes: K known classes, N clusters of the novel head, C = K + N outputs, T true classes.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from scipy.optimize import linear_sum_assignment
+
+from mmkd_ext.ops.checks import check_choice
+
+__all__ = ['Contingency', 'adjusted_rand_index', 'cluster_accuracy', 'normalized_mutual_info']
+
+Labels = torch.Tensor | ArrayLike
+
+
+class Contingency:
+    """How many samples of each true class are in each predicted cluster: counted once, read by every score.
+
+    Args:
+        y_true: True classes, shape (n,).
+        y_pred: Predicted clusters, shape (n,).
+        who: Function or class that speaks in the error.
+
+    Attributes:
+        table_PT: Samples of predicted cluster p and true class t, int64, square: up to the largest label of either.
+
+    Raises:
+        TypeError: If labels are not integers.
+        ValueError: If shapes differ, there are no samples, or a label is negative.
+    """
+
+    def __init__(self, y_true: Labels, y_pred: Labels, *, who: str = 'Contingency') -> None:
+        true_n, pred_n = (_as_labels(who, name, y) for name, y in (('y_true', y_true), ('y_pred', y_pred)))
+        if true_n.shape != pred_n.shape:
+            raise ValueError(
+                f'{who}: expected y_true and y_pred of one length but got {len(true_n)} and {len(pred_n)}; '
+                f'gather both from the same samples'
+            )
+        size = max(true_n.max(), pred_n.max()) + 1
+        cell_n = pred_n * size
+        cell_n += true_n
+        self.table_PT = np.bincount(cell_n, minlength=size * size).reshape(size, size)
+
+    def accuracy(self, *, num_known: int | None = None, protocol: str = 'v2') -> dict[str, float]:
+        """Accuracy after the best one-to-one matching; see :func:`cluster_accuracy`."""
+        who = 'cluster_accuracy'
+        check_choice(who, ('v1', 'v2', 'v3'), protocol=protocol)
+        num_known = num_known or 0
+        if num_known < 0:
+            raise ValueError(f'{who}: expected num_known >= 0 but got {num_known}; count the known classes')
+        table_PT = self.table_PT
+        unmatched_K = table_PT.diagonal()[:num_known]
+        if protocol == 'v1':
+            hits_T = np.concatenate([unmatched_K, _hits_after_matching(table_PT[:, num_known:])])
+            hits_all = _hits_after_matching(table_PT).sum()
+        elif protocol == 'v2':
+            hits_T = _hits_after_matching(table_PT)
+            hits_all = hits_T.sum()
+        else:
+            hits_T = np.concatenate([unmatched_K, _hits_after_matching(table_PT[num_known:, num_known:])])
+            hits_all = hits_T.sum()
+        size_T = table_PT.sum(axis=0)
+        return {
+            'all': _ratio(hits_all, size_T.sum()),
+            'known': _ratio(hits_T[:num_known].sum(), size_T[:num_known].sum()),
+            'novel': _ratio(hits_T[num_known:].sum(), size_T[num_known:].sum()),
+        }
+
+    def normalized_mutual_info(self) -> float:
+        """Mutual information over the mean entropy; see :func:`normalized_mutual_info`."""
+        joint_PT = self.table_PT / self.table_PT.sum()
+        entropy_joint = _entropy(joint_PT)
+        entropy_sum = _entropy(joint_PT.sum(axis=0)) + _entropy(joint_PT.sum(axis=1))
+        if entropy_sum == 0:
+            return 1.0
+        return float(np.clip(2 * (entropy_sum - entropy_joint) / entropy_sum, 0.0, 1.0))
+
+    def adjusted_rand_index(self) -> float:
+        """Agreement on pairs of samples, corrected for chance; see :func:`adjusted_rand_index`."""
+        table_PT = self.table_PT
+        together = _num_pairs(table_PT)
+        together_true, together_pred = _num_pairs(table_PT.sum(axis=0)), _num_pairs(table_PT.sum(axis=1))
+        pairs = _num_pairs(table_PT.sum())
+        # Multiplied by the number of pairs, all is exact in Python's integers, which products of pairs need.
+        above_chance = 2 * (together * pairs - together_true * together_pred)
+        at_most = (together_true + together_pred) * pairs - 2 * together_true * together_pred
+        return above_chance / at_most if at_most else 1.0
+
+
+def cluster_accuracy(
+    y_true: Labels, y_pred: Labels, *, num_known: int | None = None, protocol: str = 'v2'
+) -> dict[str, float]:
+    """Accuracy after the best one-to-one matching of clusters to classes.
+
+    Protocols differ in what is matched, and so in what known and novel mean:
+
+    ========  ====================  ==================  ==========================================
+    protocol  all                   known               novel
+    ========  ====================  ==================  ==========================================
+    ``v1``    one matching of all   no matching         a second matching, of novel samples only
+    ``v2``    one matching of all   from that matching  from that matching
+    ``v3``    known and novel hits  no matching         one matching, of clusters and classes >= K
+    ========  ====================  ==================  ==========================================
+
+    Without matching, a cluster is the class of the same number. v2 is the task-agnostic number of the papers; the
+    task-aware one is ``'all'`` of the novel samples alone. v1 is that of Cr-KD; the code of GCD ("Generalized Category
+    Discovery", Vaze et al., CVPR 2022) matches the known samples, too.
+
+    Where several matchings are equally good, ``'all'`` of v1 and v2 is the same for each, the other numbers may not be.
+
+    Args:
+        y_true: True classes, shape (n,).
+        y_pred: Predicted clusters, shape (n,).
+        num_known: Number of known classes :math:`K`; None is 0, all classes are novel.
+        protocol: ``'v1'``, ``'v2'`` or ``'v3'``.
+
+    Returns:
+        ``all``, ``known`` and ``novel``, each in [0, 1]; NaN for a part without samples.
+
+    Raises:
+        TypeError: If labels are not integers.
+        ValueError: If shapes differ, there are no samples, a label or ``num_known`` is negative, or ``protocol`` is
+            unknown.
+    """
+    return Contingency(y_true, y_pred, who='cluster_accuracy').accuracy(num_known=num_known, protocol=protocol)
+
+
+def normalized_mutual_info(y_true: Labels, y_pred: Labels) -> float:
+    r"""Mutual information of clusters and classes over the arithmetic mean of their entropies.
+
+    :math:`\mathrm{NMI} = 2 I(Y; \hat Y) / (H(Y) + H(\hat Y))`. Two partitions of one part each agree completely: 1.
+
+    Args:
+        y_true: True classes, shape (n,).
+        y_pred: Predicted clusters, shape (n,).
+
+    Returns:
+        NMI in [0, 1].
+
+    Raises:
+        TypeError: If labels are not integers.
+        ValueError: If shapes differ, there are no samples, or a label is negative.
+    """
+    return Contingency(y_true, y_pred, who='normalized_mutual_info').normalized_mutual_info()
+
+
+def adjusted_rand_index(y_true: Labels, y_pred: Labels) -> float:
+    r"""Share of sample pairs on which two partitions agree, corrected for chance.
+
+    :math:`\mathrm{ARI} = (S - E) / (\frac12 (A + B) - E)` with :math:`S` pairs together in both partitions, :math:`A`
+    and :math:`B` in each, and :math:`E = A B / \binom n2` expected. Two trivial partitions that are equal give 1.
+
+    From "Comparing Partitions", Hubert and Arabie, Journal of Classification 1985, Eq. 5.
+
+    Args:
+        y_true: True classes, shape (n,).
+        y_pred: Predicted clusters, shape (n,).
+
+    Returns:
+        ARI in [-0.5, 1]; 0 is chance.
+
+    Raises:
+        TypeError: If labels are not integers.
+        ValueError: If shapes differ, there are no samples, or a label is negative.
+    """
+    return Contingency(y_true, y_pred, who='adjusted_rand_index').adjusted_rand_index()
+
+
+def _as_labels(who: str, name: str, y: Labels) -> np.ndarray:
+    labels_n = y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else np.asarray(y)
+    if labels_n.ndim != 1 or labels_n.size == 0:
+        raise ValueError(f'{who}: expected {name} of shape (n,), n >= 1, but got {labels_n.shape}; flatten, drop none')
+    if not np.issubdtype(labels_n.dtype, np.integer):
+        raise TypeError(f'{who}: expected integer {name} but got {labels_n.dtype}; pass class indices, not scores')
+    if labels_n.min() < 0:
+        raise ValueError(
+            f'{who}: expected {name} >= 0 but got {labels_n.min()}; -1 is a hidden label, evaluate on true ones'
+        )
+    return labels_n.astype(np.int64, copy=False)
+
+
+def _hits_after_matching(table_PT: np.ndarray) -> np.ndarray:
+    """Correct samples of each true class under the one-to-one matching that has most of them."""
+    rows, columns = linear_sum_assignment(table_PT, maximize=True)
+    hits_T = np.zeros(table_PT.shape[1], dtype=np.int64)
+    hits_T[columns] = table_PT[rows, columns]
+    return hits_T
+
+
+def _ratio(part: int, whole: int) -> float:
+    return float(part / whole) if whole else float('nan')
+
+
+def _entropy(probabilities: np.ndarray) -> float:
+    positive = probabilities[probabilities > 0]
+    return float(-(positive * np.log(positive)).sum())
+
+
+def _num_pairs(counts: np.ndarray) -> int:
+    return int((counts * (counts - 1) // 2).sum())
+
+
+# --------------------------------------------------------------------------------------------------
+# Which discovered cluster stands for which true class.
+
+UNMATCHED = -1
+"""Class of a cluster that the assignment leaves without one (more clusters than classes)."""
+
+
+def contingency_table(labels: np.ndarray, clusters: np.ndarray, num_classes: int, num_clusters: int) -> np.ndarray:
+    """Count samples per true class and cluster.
+
+    Args:
+        labels: True classes, ints in [0, num_classes), (samples,).
+        clusters: Assigned clusters, ints in [0, num_clusters), (samples,).
+        num_classes: Number of rows T.
+        num_clusters: Number of columns C.
+
+    Returns:
+        np.ndarray: int64 counts, (T, C).
+    """
+    counts_TC = np.zeros((num_classes, num_clusters), dtype=np.int64)
+    np.add.at(counts_TC, (labels, clusters), 1)
+    return counts_TC
+
+
+def match_clusters(counts_TC: np.ndarray) -> np.ndarray:
+    """Assign each cluster to at most one class so that the largest number of samples agrees (Hungarian method).
+
+    Args:
+        counts_TC: Counts per true class and cluster, (T, C).
+
+    Returns:
+        np.ndarray: Class of each cluster, int64, (C,); :data:`UNMATCHED` where there is none, which includes every
+        cluster that shares no sample with the class it would get.
+    """
+    classes, clusters = linear_sum_assignment(counts_TC, maximize=True)
+    matched_C = np.full(counts_TC.shape[1], UNMATCHED, dtype=np.int64)
+    agrees = counts_TC[classes, clusters] > 0
+    matched_C[clusters[agrees]] = classes[agrees]
+    return matched_C

@@ -1,0 +1,1 @@
+"""Figures of matplotlib: numpy in, ``Figure`` out, all in one style."""

@@ -1,0 +1,1 @@
+"""The report of a discovery as one self-contained HTML file."""
