@@ -40,16 +40,16 @@ def training_features(config: str, checkpoint: str, tap: str = 'embedding') -> t
     Returns:
         (N, D) float32, None in all processes but the main one; and the labels that training sees, (N,), -1 for none.
     """
-    who = 'num_classes_from'
+    caller = 'num_classes_from'
     cfg = Config.fromfile(config)
     model = build_model_from_config(config)
-    load_weights(model, checkpoint, who)
+    load_weights(model, checkpoint, caller)
     model.to('cuda' if torch.cuda.is_available() else 'cpu')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
-    dataset = with_pipeline(loader.dataset, Compose(test_pipeline(cfg, who)), who)
-    features = features_of_dataset(FrozenTeacher(model, [tap], who=who), tap, model, dataset, loader, 256)
-    return (None if features is None else features.numpy()), labels_of(loader.dataset, who)
+    dataset = with_pipeline(loader.dataset, Compose(test_pipeline(cfg, caller)), caller)
+    features = features_of_dataset(FrozenTeacher(model, [tap], caller=caller), tap, model, dataset, loader, 256)
+    return (None if features is None else features.numpy()), labels_of(loader.dataset, caller)
 
 
 def print_point(point: CurvePoint) -> None:

@@ -187,27 +187,29 @@ def _tiles(features_ND: np.ndarray, width: int) -> Iterator[slice]:
 
 def _check(features_ND: np.ndarray, labels_N: np.ndarray, num_clusters: int) -> int:
     """Refuse what cannot be clustered; returns the number of labelled classes."""
-    who = 'semi_supervised_kmeans'
+    caller = 'semi_supervised_kmeans'
     if features_ND.ndim != 2 or labels_N.shape != features_ND.shape[:1] or not len(labels_N):
         raise ValueError(
-            f'{who}: expected features (N, D) and labels (N,), N >= 1, but got {features_ND.shape} and '
+            f'{caller}: expected features (N, D) and labels (N,), N >= 1, but got {features_ND.shape} and '
             f'{labels_N.shape}; give one label per sample, -1 where there is none'
         )
     if labels_N.dtype.kind not in 'iu':
-        raise TypeError(f'{who}: expected integer labels but got {labels_N.dtype}; -1 is for unlabelled samples')
+        raise TypeError(f'{caller}: expected integer labels but got {labels_N.dtype}; -1 is for unlabelled samples')
     num_bad = np.count_nonzero(~np.isfinite(features_ND).all(axis=1))
     if num_bad:
-        raise ValueError(f'{who}: expected finite features but {num_bad} samples have NaN or infinity; check the model')
+        raise ValueError(
+            f'{caller}: expected finite features but {num_bad} samples have NaN or infinity; check the model'
+        )
     present = np.unique(labels_N[labels_N >= 0])
     if not np.array_equal(present, np.arange(len(present))):
         raise ValueError(
-            f'{who}: expected labelled classes numbered 0, 1, ... without gaps but got {present[:10].tolist()}; '
+            f'{caller}: expected labelled classes numbered 0, 1, ... without gaps but got {present[:10].tolist()}; '
             'renumber them'
         )
     num_unlabelled = np.count_nonzero(labels_N < 0)
     if not max(len(present), 1) <= num_clusters <= len(present) + num_unlabelled:
         raise ValueError(
-            f'{who}: expected {max(len(present), 1)} to {len(present) + num_unlabelled} clusters but got '
+            f'{caller}: expected {max(len(present), 1)} to {len(present) + num_unlabelled} clusters but got '
             f'{num_clusters}; there are {len(present)} labelled classes and {num_unlabelled} unlabelled samples'
         )
     return len(present)

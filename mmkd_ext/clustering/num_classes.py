@@ -134,22 +134,22 @@ def estimate_num_classes(
         ValueError: If there are fewer than three samples or no unlabelled one, ``max_classes`` is below what is known
             or above what is there, features are not finite, or a setting is out of range.
     """
-    who = 'estimate_num_classes'
+    caller = 'estimate_num_classes'
     if num_repeats < 2 or max_samples < 3:
         raise ValueError(
-            f'{who}: expected num_repeats >= 2 and max_samples >= 3 but got {num_repeats} and {max_samples}; '
+            f'{caller}: expected num_repeats >= 2 and max_samples >= 3 but got {num_repeats} and {max_samples}; '
             'a standard error takes two values'
         )
     if len(labels_N) < 3 or (labels_N >= 0).all():
         raise ValueError(
-            f'{who}: expected at least three samples, unlabelled ones among them, but got {len(labels_N)} of which '
+            f'{caller}: expected at least three samples, unlabelled ones among them, but got {len(labels_N)} of which '
             f'{np.count_nonzero(labels_N < 0)} are unlabelled; mark these by -1'
         )
     rng = np.random.default_rng(seed)
     chosen = _subsample(labels_N, max_samples, rng)
     labels_N, unit_ND = labels_N[chosen], unit_features(features_ND[chosen])
     num_known = int(labels_N.max()) + 1
-    smallest, largest = _range(who, labels_N, num_known, max_classes)
+    smallest, largest = _range(caller, labels_N, num_known, max_classes)
     trial = _Trial(unit_ND, labels_N, num_known, num_repeats, rng)
     curve = _search(trial, smallest, largest, progress or (lambda _: None))
     admissible = _admissible(curve)
@@ -241,14 +241,14 @@ def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(sem(values))
 
 
-def _range(who: str, labels_N: np.ndarray, num_known: int, max_classes: int | None) -> tuple[int, int]:
+def _range(caller: str, labels_N: np.ndarray, num_known: int, max_classes: int | None) -> tuple[int, int]:
     """Smallest and largest number of classes to try."""
     smallest = max(num_known, 2)
     reachable = min(num_known + np.count_nonzero(labels_N < 0), len(labels_N) - 1)
     largest = min(4 * num_known + 20, reachable) if max_classes is None else max_classes
     if not smallest <= largest <= reachable:
         raise ValueError(
-            f'{who}: expected max_classes from {smallest} to {reachable} but got {largest}; there are {num_known} '
+            f'{caller}: expected max_classes from {smallest} to {reachable} but got {largest}; there are {num_known} '
             f'known classes and {np.count_nonzero(labels_N < 0)} unlabelled samples'
         )
     return smallest, largest

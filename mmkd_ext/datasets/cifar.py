@@ -181,8 +181,8 @@ class _CIFAR(ArrayDataset):
 
     def __init__(self, data_root: str, split: str = 'train', **kwargs: Any) -> None:
         if split not in ('train', 'test'):
-            who = type(self).__name__
-            raise ValueError(f"{who}: expected split 'train' or 'test' but got {split!r}; choose one of the two")
+            caller = type(self).__name__
+            raise ValueError(f"{caller}: expected split 'train' or 'test' but got {split!r}; choose one of the two")
         self.split = split
         super().__init__(data_root=data_root, **kwargs)
 

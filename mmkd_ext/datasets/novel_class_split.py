@@ -18,24 +18,24 @@ _SSB_DIFFICULTIES = ('Hard', 'Medium', 'Easy')
 Classes = int | str | Sequence[int | str]
 
 
-def _class_index(item: int | str, classes: Sequence[str], who: str) -> int:
+def _class_index(item: int | str, classes: Sequence[str], caller: str) -> int:
     if isinstance(item, str):
         if item not in classes:
             near = get_close_matches(item, classes, n=3) or list(classes[:3])
-            raise KeyError(f'{who}: expected a class name but got {item!r}; did you mean one of {near}?')
+            raise KeyError(f'{caller}: expected a class name but got {item!r}; did you mean one of {near}?')
         return list(classes).index(item)
     if isinstance(item, bool) or not isinstance(item, int):
-        raise TypeError(f'{who}: expected class names or indices but got {item!r}; write a list of str or int')
+        raise TypeError(f'{caller}: expected class names or indices but got {item!r}; write a list of str or int')
     if not 0 <= item < len(classes):
-        raise ValueError(f'{who}: expected class indices 0..{len(classes) - 1} but got {item}; indices start at 0')
+        raise ValueError(f'{caller}: expected class indices 0..{len(classes) - 1} but got {item}; indices start at 0')
     return item
 
 
-def _class_indices(items: Sequence[int | str], classes: Sequence[str], who: str) -> list[int]:
-    indices = [_class_index(item, classes, who) for item in items]
+def _class_indices(items: Sequence[int | str], classes: Sequence[str], caller: str) -> list[int]:
+    indices = [_class_index(item, classes, caller) for item in items]
     repeated = sorted({classes[index] for index in indices if indices.count(index) > 1})
     if repeated:
-        raise ValueError(f'{who}: expected each class once but got {repeated} more often; remove the repetition')
+        raise ValueError(f'{caller}: expected each class once but got {repeated} more often; remove the repetition')
     return indices
 
 
@@ -213,15 +213,16 @@ class NovelClassSplit(Dataset):
         self._check_not_empty(subset)
 
     def _check_not_empty(self, subset: str) -> None:
-        who = f'NovelClassSplit {self.name!r} over {type(self.dataset).__name__}'
+        caller = f'NovelClassSplit {self.name!r} over {type(self.dataset).__name__}'
         for_training = subset == 'all' and self.hide_labels
         if (subset == 'labelled' or for_training) and not self.labelled.any():
             raise ValueError(
-                f'{who}: expected labelled images but got none among {len(self)}; name known classes that have images'
+                f'{caller}: expected labelled images but got none among {len(self)}; name known classes that '
+                'have images'
             )
         if not len(self) or ((subset == 'unlabelled' or for_training) and self.labelled.all()):
             raise ValueError(
-                f'{who}: expected unlabelled images but got none among {len(self)}; name fewer known classes, lower '
+                f'{caller}: expected unlabelled images but got none among {len(self)}; name fewer known classes, lower '
                 "labelled_fraction, or train without novel classes by subset='labelled'"
             )
 
@@ -301,21 +302,25 @@ class NovelClassSplit(Dataset):
 
 def _source_labels(dataset: Dataset) -> np.ndarray:
     """Return the labels of the wrapped data set, (N,) int64."""
-    who = f'NovelClassSplit over {type(dataset).__name__}'
+    caller = f'NovelClassSplit over {type(dataset).__name__}'
     try:
         if hasattr(dataset, 'get_gt_labels'):
             labels = np.asarray(dataset.get_gt_labels())
         else:
             labels = np.array([dataset.get_data_info(index)['gt_label'] for index in range(len(dataset))])
     except KeyError as error:
-        raise ValueError(f'{who}: expected `gt_label` in each sample but got none; use a labelled data set') from error
+        raise ValueError(
+            f'{caller}: expected `gt_label` in each sample but got none; use a labelled data set'
+        ) from error
     if labels.shape != (len(dataset),):
         raise ValueError(
-            f'{who}: expected {len(dataset)} labels, one per image, but got shape {labels.shape}; '
+            f'{caller}: expected {len(dataset)} labels, one per image, but got shape {labels.shape}; '
             'check the annotation file'
         )
     if labels.dtype.kind not in 'iu' or labels.min(initial=0) < 0:
-        raise ValueError(f'{who}: expected class indices >= 0 as labels but got {labels[:8]}...; check the annotations')
+        raise ValueError(
+            f'{caller}: expected class indices >= 0 as labels but got {labels[:8]}...; check the annotations'
+        )
     return labels.astype(np.int64)
 
 

@@ -64,7 +64,7 @@ class Predictor:
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
             self.model = MODELS.build(model)
             self.pipeline = Compose(cfg.test_pipeline)
-        load_weights(self.model, weights, who='Predictor')
+        load_weights(self.model, weights, caller='Predictor')
         self.model.to(self.device).eval()
         self.side, self.crop = cfg.image_side, cfg.image_crop
         self.num_workers = cfg.train_dataloader.num_workers
@@ -90,7 +90,7 @@ class Predictor:
         self, pictures: Sequence[PictureInput], batch_size: int
     ) -> Iterator[tuple[list[BaseDataElement], torch.Tensor]]:
         """Predicted samples and features of each batch."""
-        recorder = Recorder(self.model, ['embedding'], who='Predictor')
+        recorder = Recorder(self.model, ['embedding'], caller='Predictor')
         workers = self.num_workers if len(pictures) > batch_size else 0
         dataset = _Pictures(pictures, self.side, self.pipeline)
         try:

@@ -116,7 +116,7 @@ class Distillation:
         self._factors = {term.name: 1.0 for term in terms}
         self._time = {'epoch': 0, 'iteration': 0}
         self._teacher_features: dict[str, Features] = {}
-        self._recorder = Recorder(student, [tap for term in terms for tap in term.student_taps], who='student')
+        self._recorder = Recorder(student, [tap for term in terms for tap in term.student_taps], caller='student')
         self._handles = [
             student.register_forward_pre_hook(self._before_forward, with_kwargs=True),
             student.register_forward_hook(self._after_forward, with_kwargs=True),

@@ -51,11 +51,11 @@ class Tap:
     def __str__(self) -> str:
         return self.path + (':in' if self.is_input else '') + ('' if self.index is None else f'[{self.index}]')
 
-    def resolve(self, model: nn.Module, who: str) -> nn.Module:
+    def resolve(self, model: nn.Module, caller: str) -> nn.Module:
         """Return the tapped module of ``model``.
 
         Raises:
-            KeyError: ``model``, called ``who`` in the message, has no such module; near misses are listed.
+            KeyError: ``model``, called ``caller`` in the message, has no such module; near misses are listed.
         """
         modules = dict(model.named_modules())
         if self.path in modules:
@@ -65,9 +65,9 @@ class Tap:
         alike = [name for name in names if name.rpartition('.')[2] == last_word]
         near = list(dict.fromkeys(difflib.get_close_matches(self.path, names) + alike))[:5]
         hint = f'did you mean one of {near}?' if near else f'its children are {[n for n, _ in model.named_children()]}'
-        raise KeyError(f'{who}: expected a module {self.path!r} (tap {str(self)!r}) but found none; {hint}')
+        raise KeyError(f'{caller}: expected a module {self.path!r} (tap {str(self)!r}) but found none; {hint}')
 
-    def pick(self, value: Any, who: str) -> torch.Tensor:
+    def pick(self, value: Any, caller: str) -> torch.Tensor:
         """Return the tapped tensor of ``value``, what the module returned or received.
 
         Raises:
@@ -75,25 +75,25 @@ class Tap:
             IndexError: the tuple is shorter than the index asks for.
         """
         if isinstance(value, (tuple, list)):
-            value = self._pick_item(value, who)
+            value = self._pick_item(value, caller)
         elif self.index is not None:
             found = 'a tensor; drop the index' if isinstance(value, torch.Tensor) else type(value).__name__
-            raise TypeError(f'{who}: tap {str(self)!r} expected a tuple but got {found}')
+            raise TypeError(f'{caller}: tap {str(self)!r} expected a tuple but got {found}')
         if not isinstance(value, torch.Tensor):
-            raise TypeError(f'{who}: tap {str(self)!r} expected a tensor but got {type(value).__name__}')
+            raise TypeError(f'{caller}: tap {str(self)!r} expected a tensor but got {type(value).__name__}')
         return value
 
-    def _pick_item(self, items: tuple | list, who: str) -> Any:
+    def _pick_item(self, items: tuple | list, caller: str) -> Any:
         if self.index is None:
             if len(items) != 1:
                 raise TypeError(
-                    f'{who}: tap {str(self)!r} expected a tensor but got a {type(items).__name__} of {len(items)}; '
+                    f'{caller}: tap {str(self)!r} expected a tensor but got a {type(items).__name__} of {len(items)}; '
                     f"choose an item, for example '{self}[-1]'"
                 )
             return items[0]
         if not -len(items) <= self.index < len(items):
             raise IndexError(
-                f'{who}: tap {str(self)!r} expected more than {len(items)} items; use an index in '
+                f'{caller}: tap {str(self)!r} expected more than {len(items)} items; use an index in '
                 f'[{-len(items)}, {len(items) - 1}]'
             )
         return items[self.index]
@@ -114,9 +114,9 @@ class _Probe:
     and switched by a flag: a compiled model ignores hooks that come after its first call.
     """
 
-    def __init__(self, tap: Tap, who: str) -> None:
+    def __init__(self, tap: Tap, caller: str) -> None:
         self.tap = tap
-        self.who = who
+        self.caller = caller
         self.is_active = False
         self.records: list[tuple[torch.Tensor, int | None]] = []
         self.ends_with: Sequence[_Probe] = ()
@@ -126,7 +126,7 @@ class _Probe:
         if not self.is_active:
             return
         value = (args or tuple(kwargs.values())) if self.tap.is_input else output[0]
-        feature = self.tap.pick(value, self.who)
+        feature = self.tap.pick(value, self.caller)
         # The version counter counts in-place writes; the compiler does not keep it.
         self.records.append((feature, None if torch.compiler.is_compiling() else feature._version))
         if self.ends_with and all(probe.records for probe in self.ends_with):
@@ -149,13 +149,13 @@ class _Probe:
                 else 'a module that runs several times has no single output; tap one that runs once'
             )
             raise RuntimeError(
-                f'{self.who}: tap {str(self.tap)!r} expected to fire once in one forward but fired '
+                f'{self.caller}: tap {str(self.tap)!r} expected to fire once in one forward but fired '
                 f'{len(self.records)} times; {reason}'
             )
         feature, version = self.records[0]
         if version is not None and feature._version != version:
             raise RuntimeError(
-                f'{self.who}: tap {str(self.tap)!r} expected a tensor that stays as it was recorded but it was '
+                f'{self.caller}: tap {str(self.tap)!r} expected a tensor that stays as it was recorded but it was '
                 'overwritten in place later in the forward (`out += identity`, an inplace activation); '
                 'tap the module that overwrites it'
             )
@@ -171,17 +171,17 @@ class Recorder:
     Args:
         model: The model to listen to. It gets one hook per tap, which is idle outside of a recording.
         taps: Texts for :meth:`Tap.parse`; equal ones are recorded once.
-        who: Name of the model in messages.
+        caller: Name of the model in messages.
 
     Raises:
         KeyError: A tap names no module of ``model``.
         ValueError: A tap is malformed.
     """
 
-    def __init__(self, model: nn.Module, taps: Iterable[str], who: str = 'student') -> None:
-        self.who = who
-        self._probes = {text: _Probe(Tap.parse(text), who) for text in taps}
-        modules = [probe.tap.resolve(model, who) for probe in self._probes.values()]
+    def __init__(self, model: nn.Module, taps: Iterable[str], caller: str = 'student') -> None:
+        self.caller = caller
+        self._probes = {text: _Probe(Tap.parse(text), caller) for text in taps}
+        modules = [probe.tap.resolve(model, caller) for probe in self._probes.values()]
         self._handles = [probe.attach(module) for probe, module in zip(self._probes.values(), modules, strict=True)]
 
     @contextmanager

@@ -31,7 +31,7 @@ class FrozenTeacher:
         model: The model, weights loaded. It is switched to eval mode, and its parameters need no gradient any more.
         taps: Texts for :meth:`Tap.parse`.
         adapt: Makes the teacher's inputs from the student's, for example an :class:`InputAdapter`.
-        who: Name of the teacher in messages.
+        caller: Name of the teacher in messages.
         compiler: Whether the forward is compiled, or the keyword arguments of :func:`torch.compile` to do it with.
 
     Raises:
@@ -44,16 +44,16 @@ class FrozenTeacher:
         model: nn.Module,
         taps: Iterable[str],
         adapt: Callable[[Any], Any] | None = None,
-        who: str = 'teacher',
+        caller: str = 'teacher',
         compiler: bool | Mapping[str, Any] = False,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.taps = tuple(taps)
         self.adapt = adapt
-        self.who = who
+        self.caller = caller
         # OpenMMLab models are called with (inputs, data_samples, mode), those of timm and torchvision with inputs.
         self._has_mode = 'mode' in inspect.signature(model.forward).parameters
-        self._recorder = Recorder(model, self.taps, who=who)
+        self._recorder = Recorder(model, self.taps, caller=caller)
         self._is_compiled = bool(compiler)
         self._call = self._run
         if compiler:
@@ -109,7 +109,8 @@ class FrozenTeacher:
         for view in views:
             if stem is not None and view.ndim == 4 and view.shape[1] != stem.in_channels:
                 raise ValueError(
-                    f'{self.who}: expected inputs of {stem.in_channels} channels but the student gets images of shape '
+                    f'{self.caller}: expected inputs of {stem.in_channels} channels but the student gets images '
+                    'of shape '
                     f'{tuple(view.shape)}; use a teacher for the same kind of images'
                 ) from error
 
@@ -146,7 +147,7 @@ class InputAdapter:
         student: What was done to the batch.
         teacher: What the teacher was trained with; None: it takes the batch as it is.
         size: Height and width of the teacher's inputs; None: the student's.
-        who: Name of the teacher in messages.
+        caller: Name of the teacher in messages.
 
     Raises:
         ValueError: The two normalizations are of different numbers of channels, or a number makes no sense.
@@ -157,19 +158,19 @@ class InputAdapter:
         student: Normalization,
         teacher: Normalization | None = None,
         size: tuple[int, int] | None = None,
-        who: str = 'teacher',
+        caller: str = 'teacher',
     ) -> None:
-        self.who = who
+        self.caller = caller
         self.size = size
         teacher = teacher or student
         channels = {len(values) for values in (student.mean, student.std, teacher.mean, teacher.std)} - {1}
         if len(channels) > 1:
             raise ValueError(
-                f'{who}: expected the number of channels of the student, mean {student.mean}, but got mean '
+                f'{caller}: expected the number of channels of the student, mean {student.mean}, but got mean '
                 f'{teacher.mean}, std {teacher.std}; use a teacher for the same kind of images'
             )
         if min(teacher.std) <= 0 or (size is not None and min(size) < 1):
-            raise ValueError(f'{who}: expected std and size > 0 but got std {teacher.std}, size {size}')
+            raise ValueError(f'{caller}: expected std and size > 0 but got std {teacher.std}, size {size}')
         self.flips_channels = student.flips_channels != teacher.flips_channels
         mean_S, std_S, mean_T, std_T = (
             torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)
@@ -218,12 +219,14 @@ class InputAdapter:
         if not isinstance(x_NCHW, Tensor) or x_NCHW.ndim != 4 or not x_NCHW.is_floating_point():
             found = f'{x_NCHW.dtype} of shape {tuple(x_NCHW.shape)}' if isinstance(x_NCHW, Tensor) else type(x_NCHW)
             raise TypeError(
-                f'{self.who}: expected float images (N, C, H, W), or a list of them, to adapt to the teacher but got '
+                f'{self.caller}: expected float images (N, C, H, W), or a list of them, to adapt to the teacher '
+                'but got '
                 f"{found}; give the teacher the student's normalization and size"
             )
         if self._shift.shape[1] not in (1, x_NCHW.shape[1]):  # broadcasting would make up channels
             raise ValueError(
-                f'{self.who}: expected inputs of {self._shift.shape[1]} channels but the student gets images of shape '
+                f'{self.caller}: expected inputs of {self._shift.shape[1]} channels but the student gets images '
+                'of shape '
                 f'{tuple(x_NCHW.shape)}; use a teacher for the same kind of images'
             )
         y_NCHW = x_NCHW.float()

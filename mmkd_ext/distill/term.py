@@ -415,15 +415,15 @@ class Term:
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
     def _check_extras(self) -> None:
-        who = f'term {self.name!r}'
+        caller = f'term {self.name!r}'
         takes_logits = {'student_logits', 'teacher_logits'} & set(self.extras.names)
         if self.logits and not takes_logits:
             raise TypeError(
-                f'{who}: expected a loss that takes logits but {type(self.loss).__name__} does not; drop logits'
+                f'{caller}: expected a loss that takes logits but {type(self.loss).__name__} does not; drop logits'
             )
         if not self.logits and takes_logits & set(self.extras.required):
             raise TypeError(
-                f'{who}: expected taps of the logits that {type(self.loss).__name__} takes but got none; write '
+                f'{caller}: expected taps of the logits that {type(self.loss).__name__} takes but got none; write '
                 "logits='head.fc', or logits=dict(student=..., teacher=...)"
             )
         if not self.rows.tokens:
@@ -432,7 +432,7 @@ class Term:
             self.extras = self.extras.of_positions()
         except TypeError as error:
             raise TypeError(
-                f'{who}: expected a loss of features alone for tokens={self.rows.tokens}, whose rows are positions, '
+                f'{caller}: expected a loss of features alone for tokens={self.rows.tokens}, whose rows are positions, '
                 f'but {type(self.loss).__name__} {error}; use positions or pooling'
             ) from error
 

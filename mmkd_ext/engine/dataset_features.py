@@ -19,12 +19,12 @@ _EXCHANGED_ROWS = 16384
 """Rows per process that are exchanged at once, over a GPU where the backend is nccl: its memory is the student's."""
 
 
-def test_pipeline(cfg: Config, who: str) -> list[Mapping[str, Any]]:
+def test_pipeline(cfg: Config, caller: str) -> list[Mapping[str, Any]]:
     """Return the pipeline of the validation data, or else of the test data, from the config of a training.
 
     Args:
         cfg: The config.
-        who: Who asks, for messages.
+        caller: Who asks, for messages.
 
     Raises:
         ValueError: If the config has none.
@@ -36,18 +36,18 @@ def test_pipeline(cfg: Config, who: str) -> list[Mapping[str, Any]]:
                 return dataset['pipeline']
             dataset = dataset.get('dataset') or next(iter(dataset.get('datasets', ())), None)
     raise ValueError(
-        f"{who}: expected a pipeline in the config's val_dataloader or test_dataloader but found none; add one "
+        f"{caller}: expected a pipeline in the config's val_dataloader or test_dataloader but found none; add one "
         'with the transforms of evaluation'
     )
 
 
-def with_pipeline(dataset: Any, pipeline: Compose, who: str) -> Any:
+def with_pipeline(dataset: Any, pipeline: Compose, caller: str) -> Any:
     """Return a view of a data set, and of all that it wraps, whose samples pass another pipeline; the data is shared.
 
     Args:
         dataset: The data set.
         pipeline: Its view's.
-        who: Who asks, for messages.
+        caller: Who asks, for messages.
 
     Raises:
         TypeError: If there is no pipeline to replace.
@@ -56,15 +56,15 @@ def with_pipeline(dataset: Any, pipeline: Compose, who: str) -> Any:
     vars(view).update(vars(dataset))
     for name in ('dataset', '_dataset'):  # mmengine's wrappers, and its cut for num_batch_per_epoch
         if name in vars(dataset):
-            setattr(view, name, with_pipeline(vars(dataset)[name], pipeline, who))
+            setattr(view, name, with_pipeline(vars(dataset)[name], pipeline, caller))
             return view
     if 'datasets' in vars(dataset):
-        view.datasets = [with_pipeline(part, pipeline, who) for part in dataset.datasets]
+        view.datasets = [with_pipeline(part, pipeline, caller) for part in dataset.datasets]
     elif 'pipeline' in vars(dataset):
         view.pipeline = pipeline
     else:
         raise TypeError(
-            f'{who}: expected a data set with a pipeline, or a wrapper of one, but got {type(dataset).__name__}; '
+            f'{caller}: expected a data set with a pipeline, or a wrapper of one, but got {type(dataset).__name__}; '
             'give it a list of transforms as "pipeline", as those of mmengine have'
         )
     return view

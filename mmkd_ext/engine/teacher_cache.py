@@ -19,7 +19,7 @@ __all__ = [
     'view_fingerprint',
 ]
 
-_NOT_OF_THE_VIEW = {'_device', 'batch_augments', 'who'}
+_NOT_OF_THE_VIEW = {'_device', 'batch_augments', 'caller'}
 
 
 def view_fingerprint(pipelines: Sequence[Any], student: nn.Module, teacher: FrozenTeacher) -> str:
@@ -37,21 +37,22 @@ def view_fingerprint(pipelines: Sequence[Any], student: nn.Module, teacher: Froz
     return fingerprint([pipelines, *(_describe(part) for part in (preprocessor, adapter))])
 
 
-def sample_digests(dataset: Any, who: str) -> Iterator[tuple[int, str]]:
+def sample_digests(dataset: Any, caller: str) -> Iterator[tuple[int, str]]:
     """Yield for each sample its ``sample_idx``, or its position, and a digest of all that is known of it.
 
     In-memory images count with their pixels, files with their path and size, and labels count too, the pipeline not.
 
     Args:
         dataset: A data set of mmengine.
-        who: Name of the caller in messages.
+        caller: Name of the caller in messages.
 
     Raises:
         TypeError: The data set tells nothing of its samples, or something without fingerprint.
     """
     if not hasattr(dataset, 'get_data_info'):
         raise TypeError(
-            f'{who}: expected a data set with get_data_info() but got {type(dataset).__name__}, whose samples cannot '
+            f'{caller}: expected a data set with get_data_info() but got {type(dataset).__name__}, whose '
+            'samples cannot '
             'be told apart'
         )
     for position in range(len(dataset)):
@@ -61,13 +62,13 @@ def sample_digests(dataset: Any, who: str) -> Iterator[tuple[int, str]]:
         try:
             digest = fingerprint([dict(info), size])
         except TypeError as error:
-            raise TypeError(f'{who}: expected samples described by numbers, text and arrays but {error}') from error
+            raise TypeError(f'{caller}: expected samples described by numbers, text and arrays but {error}') from error
         yield info.get('sample_idx', position), digest
 
 
-def dataset_fingerprint(dataset: Any, who: str) -> str:
+def dataset_fingerprint(dataset: Any, caller: str) -> str:
     """Return a SHA-256 of all samples in their order; arguments and errors are those of :func:`sample_digests`."""
-    return fingerprint([digest for _, digest in sample_digests(dataset, who)])
+    return fingerprint([digest for _, digest in sample_digests(dataset, caller)])
 
 
 def _describe(part: Any) -> dict[str, Any]:

@@ -37,14 +37,14 @@ class Prediction:
     task_agnostic: tuple[int, ...]
 
 
-def read_prediction(sample: Mapping[str, Any], *, num_known: int, who: str) -> Prediction:
+def read_prediction(sample: Mapping[str, Any], *, num_known: int, caller: str) -> Prediction:
     """Reduce a predicted data sample to integers.
 
     Args:
         sample: ``DataSample.to_dict()`` after prediction: ``gt_label`` (1,), ``split_name``, ``known_logits`` (K,) and,
             with a novel head, ``novel_logits`` (H, N).
         num_known: Number of known classes K.
-        who: Name of the caller in messages.
+        caller: Name of the caller in messages.
 
     Returns:
         Prediction: Truth and answers.
@@ -59,14 +59,14 @@ def read_prediction(sample: Mapping[str, Any], *, num_known: int, who: str) -> P
         ('known_logits', 'evaluate an NCDClassifier'),
     ):
         if key not in sample:
-            raise KeyError(f'{who}: expected predicted samples with {key!r} but got {sorted(sample)}; {remedy}')
+            raise KeyError(f'{caller}: expected predicted samples with {key!r} but got {sorted(sample)}; {remedy}')
     label = int(sample['gt_label'])
     if label < 0:
-        raise ValueError(f'{who}: expected labels >= 0 in evaluation data but got {label}; set hide_labels=False')
+        raise ValueError(f'{caller}: expected labels >= 0 in evaluation data but got {label}; set hide_labels=False')
     known_K = torch.as_tensor(sample['known_logits'])
     if known_K.shape != (num_known,):
         raise ValueError(
-            f'{who}: expected known_logits of shape ({num_known},) but got {tuple(known_K.shape)}; '
+            f'{caller}: expected known_logits of shape ({num_known},) but got {tuple(known_K.shape)}; '
             "make num_known equal to the known head's num_classes"
         )
     if 'novel_logits' not in sample:
@@ -194,7 +194,7 @@ class NovelClassMetric(BaseMetric):
             data_batch: Not used.
             data_samples: Predicted samples as dicts (:func:`read_prediction`).
         """
-        self.results += [read_prediction(s, num_known=self.num_known, who='NovelClassMetric') for s in data_samples]
+        self.results += [read_prediction(s, num_known=self.num_known, caller='NovelClassMetric') for s in data_samples]
         self._head_objective = data_samples[-1].get('head_objective', ())
 
     def compute_metrics(self, results: list[Prediction]) -> dict[str, float | list[float]]:

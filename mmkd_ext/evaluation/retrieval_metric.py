@@ -115,13 +115,13 @@ class RetrievalMetric(BaseMetric):
         return (unit_rows(embeddings) if self.normalize else embeddings), labels
 
 
-def read_embedding(sample: Mapping[str, Any], who: str) -> EmbeddedSample:
+def read_embedding(sample: Mapping[str, Any], caller: str) -> EmbeddedSample:
     """Reduce a predicted data sample to what retrieval needs.
 
     Args:
         sample: ``DataSample.to_dict()`` after prediction: ``embedding`` (D,) of any floating dtype, ``gt_label`` (1,)
             and perhaps ``split_name``.
-        who: Name of the caller in messages.
+        caller: Name of the caller in messages.
 
     Returns:
         EmbeddedSample: On the CPU, in at least float32.
@@ -132,11 +132,11 @@ def read_embedding(sample: Mapping[str, Any], who: str) -> EmbeddedSample:
     """
     for key, remedy in (('embedding', 'evaluate a metric learner'), ('gt_label', 'evaluate on data that has labels')):
         if key not in sample:
-            raise KeyError(f'{who}: expected predicted samples with {key!r} but got {sorted(sample)}; {remedy}')
+            raise KeyError(f'{caller}: expected predicted samples with {key!r} but got {sorted(sample)}; {remedy}')
     embedding = torch.as_tensor(sample['embedding']).detach().cpu()
     if embedding.ndim != 1:
         raise ValueError(
-            f'{who}: expected an embedding of shape (D,) but got {tuple(embedding.shape)}; pool maps to one vector'
+            f'{caller}: expected an embedding of shape (D,) but got {tuple(embedding.shape)}; pool maps to one vector'
         )
     embedding = embedding.to(torch.promote_types(embedding.dtype, torch.float32))
     # A copy: the rows of a batch are views that would keep all of it.

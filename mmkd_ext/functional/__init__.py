@@ -60,7 +60,7 @@ from mmkd_ext.functional.cskd import centre_regulariser, inter_category, intra_c
 from mmkd_ext.functional.darkrank import hard_dark_rank
 from mmkd_ext.functional.gcd import info_nce, supervised_contrastive
 from mmkd_ext.functional.kd import soft_target
-from mmkd_ext.functional.metric import contrastive_loss, triplet_loss
+from mmkd_ext.functional.metric_learning import contrastive_loss, triplet_loss
 from mmkd_ext.functional.prototypical import draw_episodes, nearest_prototype, prototypical_loss
 from mmkd_ext.functional.rkd import rkd_angle, rkd_distance
 from mmkd_ext.functional.simgcd import mean_entropy_gap, self_distillation

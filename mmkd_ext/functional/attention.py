@@ -43,9 +43,9 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
         ValueError: If there are not four dimensions, the numbers of samples differ, or a value is NaN
             (:func:`check_pair`).
     """
-    who = 'attention_transfer'
-    check_dims(who, 'N C Y X', student=student, teacher=teacher)
-    check_pair(who, student, teacher)
+    caller = 'attention_transfer'
+    check_dims(caller, 'N C Y X', student=student, teacher=teacher)
+    check_pair(caller, student, teacher)
     if len(student) == 0:
         return student[:0].sum()
     size = tuple(map(min, student.shape[2:], teacher.shape[2:]))

@@ -73,9 +73,9 @@ def correlation_congruence(
         ValueError: If a setting is unknown or out of range, the numbers of samples differ, or a value is NaN
             (:func:`check_pair`).
     """
-    who = 'correlation_congruence'
-    check_correlation_settings(who, kernel, gamma, order)
-    check_pair(who, student, teacher)
+    caller = 'correlation_congruence'
+    check_correlation_settings(caller, kernel, gamma, order)
+    check_pair(caller, student, teacher)
     if len(student) < 2:
         return student[:0].sum()
     dtype = torch.promote_types(student.dtype, teacher.dtype)
@@ -88,14 +88,14 @@ def correlation_congruence(
     with torch.no_grad():
         width = _median_gamma(teacher_ND) if gamma == 'median' else gamma
         relations = [_relation(x_ND, kernel, width, order, rows) for x_ND in (student_ND, teacher_ND)]
-    return _loss(who, student_ND, *relations, rows)
+    return _loss(caller, student_ND, *relations, rows)
 
 
-def check_correlation_settings(who: str, kernel: str, gamma: float | str, order: int | None) -> None:
+def check_correlation_settings(caller: str, kernel: str, gamma: float | str, order: int | None) -> None:
     """Refuse settings that :func:`correlation_congruence` cannot use; modules call it when they are built.
 
     Args:
-        who: Function or class that speaks in the error.
+        caller: Function or class that speaks in the error.
         kernel: ``'gaussian'``, ``'bilinear'`` or ``'mmd'``.
         gamma: Positive, or ``'median'``.
         order: None, or an integer >= 1 with ``'gaussian'``.
@@ -104,14 +104,14 @@ def check_correlation_settings(who: str, kernel: str, gamma: float | str, order:
         TypeError: If ``gamma`` is neither a number nor a word.
         ValueError: If a setting is unknown or out of range.
     """
-    check_choice(who, ('gaussian', 'bilinear', 'mmd'), kernel=kernel)
+    check_choice(caller, ('gaussian', 'bilinear', 'mmd'), kernel=kernel)
     if isinstance(gamma, str):
-        check_choice(who, ('median',), gamma=gamma)
+        check_choice(caller, ('median',), gamma=gamma)
     else:
-        check_positive(who, gamma=gamma)
+        check_positive(caller, gamma=gamma)
     if order is not None and not (kernel == 'gaussian' and isinstance(order, int) and order >= 1):
         raise ValueError(
-            f'{who}: expected order >= 1 with the gaussian kernel, or None, but got {order!r} with {kernel!r}; '
+            f'{caller}: expected order >= 1 with the gaussian kernel, or None, but got {order!r} with {kernel!r}; '
             f'only the Gaussian has a polynomial'
         )
 
@@ -161,7 +161,7 @@ def _series(term_RN: Tensor, product_RN: Tensor, order: int) -> tuple[Tensor, Te
     return total_RN, below_RN
 
 
-def _loss(who: str, student_ND: Tensor, student: _Relation, teacher: _Relation, rows: slice | None) -> Tensor:
+def _loss(caller: str, student_ND: Tensor, student: _Relation, teacher: _Relation, rows: slice | None) -> Tensor:
     num_samples = len(student_ND)
     with torch.no_grad():
         gap_RN = teacher.kernel_RN.neg_().add_(student.kernel_RN)
@@ -178,7 +178,7 @@ def _loss(who: str, student_ND: Tensor, student: _Relation, teacher: _Relation, 
             length_slope_N[rows or slice(None)] += fall_RN.sum(dim=1)
             length_slope_N *= -student.gamma
     return loss_of_gram(
-        who, student_ND, student.x_ND, loss, slope_RN, length_slope_N=length_slope_N, rows=rows, symmetric=True
+        caller, student_ND, student.x_ND, loss, slope_RN, length_slope_N=length_slope_N, rows=rows, symmetric=True
     )
 
 

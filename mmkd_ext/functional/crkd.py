@@ -101,7 +101,7 @@ def class_relation_kd(
 
 
 def check_class_relation_settings(
-    who: str,
+    caller: str,
     temperature: float,
     kd_temperature: float,
     divergence: str,
@@ -112,7 +112,7 @@ def check_class_relation_settings(
     """Refuse settings that :func:`class_relation_kd` cannot use; modules call it when they are built.
 
     Args:
-        who: Function or class that speaks in the error.
+        caller: Function or class that speaks in the error.
         temperature: See :func:`class_relation_kd`, as for all that follow.
         kd_temperature: Positive.
         divergence: ``'ce'`` or ``'kl'``.
@@ -124,12 +124,12 @@ def check_class_relation_settings(
         TypeError: If a temperature is not a number.
         ValueError: If a setting is unknown or out of range.
     """
-    check_positive(who, temperature=temperature, kd_temperature=kd_temperature)
+    check_positive(caller, temperature=temperature, kd_temperature=kd_temperature)
     if weight_temperature is not None:
-        check_positive(who, weight_temperature=weight_temperature)
-    check_choice(who, ('ce', 'kl'), divergence=divergence)
-    check_choice(who, ('normalized', 'none'), weight=weight)
-    check_choice(who, ('joint', 'per_view_head'), weight_mean=weight_mean)
+        check_positive(caller, weight_temperature=weight_temperature)
+    check_choice(caller, ('ce', 'kl'), divergence=divergence)
+    check_choice(caller, ('normalized', 'none'), weight=weight)
+    check_choice(caller, ('joint', 'per_view_head'), weight_mean=weight_mean)
 
 
 class _Relation(torch.autograd.Function):
@@ -197,9 +197,9 @@ def _shares(log_eta_VHU: Tensor, weight_mean: str, gather: bool) -> Tensor:
 
 
 def _check_shapes(student: Tensor, teacher: Tensor) -> None:
-    who = 'class_relation_kd'
-    check_dims(who, 'V H U C', student=student)
-    check_dims(who, 'V H U K', teacher=teacher)
+    caller = 'class_relation_kd'
+    check_dims(caller, 'V H U C', student=student)
+    check_dims(caller, 'V H U K', teacher=teacher)
     num_views, num_heads, num_rows, num_classes = student.shape
     fits = (
         teacher.shape[0] == num_views
@@ -209,6 +209,6 @@ def _check_shapes(student: Tensor, teacher: Tensor) -> None:
     )
     if not fits:
         raise ValueError(
-            f'{who}: expected teacher of shape (V={num_views}, H={num_heads} or 1, U={num_rows}, K<={num_classes}) '
+            f'{caller}: expected teacher of shape (V={num_views}, H={num_heads} or 1, U={num_rows}, K<={num_classes}) '
             f'but got {tuple(teacher.shape)}; feed both networks the same crops and rows, known classes first'
         )

@@ -101,13 +101,13 @@ def intra_category(
     Raises:
         ValueError: If shapes do not fit, ``reduction`` is unknown, or a value is NaN (:func:`check_pair`).
     """
-    who = 'intra_category'
-    check_choice(who, ('sample', 'element', 'official'), reduction=reduction)
-    check_pair(who, student, teacher)
-    _check_labels(who, labels, len(student))
+    caller = 'intra_category'
+    check_choice(caller, ('sample', 'element', 'official'), reduction=reduction)
+    check_pair(caller, student, teacher)
+    _check_labels(caller, labels, len(student))
     if student.shape[2:] != teacher.shape[2:]:
         raise ValueError(
-            f'{who}: expected maps of one size but got student {tuple(student.shape)}, teacher '
+            f'{caller}: expected maps of one size but got student {tuple(student.shape)}, teacher '
             f'{tuple(teacher.shape)}; pool both to one size'
         )
     if len(student) < 2:
@@ -154,10 +154,10 @@ def inter_category(student: Tensor, teacher: Tensor, labels: Tensor, *, reductio
     Raises:
         ValueError: If shapes do not fit, ``reduction`` is unknown, or a value is NaN (:func:`check_pair`).
     """
-    who = 'inter_category'
-    check_choice(who, ('mean', 'official'), reduction=reduction)
-    check_pair(who, student, teacher)
-    _check_labels(who, labels, len(student))
+    caller = 'inter_category'
+    check_choice(caller, ('mean', 'official'), reduction=reduction)
+    check_pair(caller, student, teacher)
+    _check_labels(caller, labels, len(student))
     if len(student) < 2:
         return student[:0].sum()
     member_KN, _, weight_K = _categories(labels)
@@ -189,17 +189,17 @@ def centre_regulariser(student: Tensor, labels: Tensor) -> Tensor:
     Raises:
         ValueError: If shapes do not fit or a value is NaN (:func:`check_pair`).
     """
-    who = 'centre_regulariser'
-    check_pair(who, student, student)
-    _check_labels(who, labels, len(student))
+    caller = 'centre_regulariser'
+    check_pair(caller, student, student)
+    _check_labels(caller, labels, len(student))
     deviation_ND = _deviations(student.flatten(1), _categories(labels), detach_centre=True)
     return deviation_ND.square().sum() / ((labels >= 0).sum().clamp(min=1) * deviation_ND.shape[1])
 
 
-def _check_labels(who: str, labels: Tensor, num_samples: int) -> None:
+def _check_labels(caller: str, labels: Tensor, num_samples: int) -> None:
     if labels.shape != (num_samples,) or labels.is_floating_point():
         raise ValueError(
-            f'{who}: expected integer labels of shape ({num_samples},) but got {labels.dtype} of shape '
+            f'{caller}: expected integer labels of shape ({num_samples},) but got {labels.dtype} of shape '
             f'{tuple(labels.shape)}; pass one category a sample'
         )
 

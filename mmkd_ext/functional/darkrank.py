@@ -54,9 +54,9 @@ def hard_dark_rank(
         ValueError: If a setting is out of range, the numbers of samples differ, or a value is NaN
             (:func:`check_pair`).
     """
-    who = 'hard_dark_rank'
-    check_rank_settings(who, alpha, beta, permute_len)
-    check_pair(who, student, teacher)
+    caller = 'hard_dark_rank'
+    check_rank_settings(caller, alpha, beta, permute_len)
+    check_pair(caller, student, teacher)
     num_samples = len(student)
     if num_samples < 2:
         return student[:0].sum()
@@ -75,11 +75,11 @@ def hard_dark_rank(
     return (remaining_NR - score_NR).sum(dim=1).mean()
 
 
-def check_rank_settings(who: str, alpha: float, beta: float, permute_len: int) -> None:
+def check_rank_settings(caller: str, alpha: float, beta: float, permute_len: int) -> None:
     """Refuse settings that :func:`hard_dark_rank` cannot use; modules call it when they are built.
 
     Args:
-        who: Function or class that speaks in the error.
+        caller: Function or class that speaks in the error.
         alpha: Positive.
         beta: Positive.
         permute_len: At least 2: one neighbour has no order.
@@ -88,6 +88,6 @@ def check_rank_settings(who: str, alpha: float, beta: float, permute_len: int) -
         TypeError: If ``alpha`` or ``beta`` is not a number.
         ValueError: If a setting is out of range.
     """
-    check_positive(who, alpha=alpha, beta=beta)
+    check_positive(caller, alpha=alpha, beta=beta)
     if not (isinstance(permute_len, int) and permute_len >= 2):
-        raise ValueError(f'{who}: expected permute_len >= 2 but got {permute_len!r}; one neighbour has no order')
+        raise ValueError(f'{caller}: expected permute_len >= 2 but got {permute_len!r}; one neighbour has no order')

@@ -88,10 +88,10 @@ def _contrast(embedding_VBD: Tensor, group_B: Tensor, temperature: float) -> Ten
     return nll_R.sum() / is_member_R.sum().clamp(min=1)
 
 
-def _check(who: str, embedding: Tensor, temperature: float) -> int:
-    check_positive(who, temperature=temperature)
-    check_dims(who, 'V B D', embedding=embedding)
+def _check(caller: str, embedding: Tensor, temperature: float) -> int:
+    check_positive(caller, temperature=temperature)
+    check_dims(caller, 'V B D', embedding=embedding)
     num_views, batch_size, _ = embedding.shape
     if num_views < 2:
-        raise ValueError(f'{who}: expected at least 2 views but got {num_views}; check the multi-view transform')
+        raise ValueError(f'{caller}: expected at least 2 views but got {num_views}; check the multi-view transform')
     return batch_size

@@ -35,13 +35,13 @@ def soft_target(student: Tensor, teacher: Tensor, *, temperature: float) -> Tens
     Raises:
         ValueError: If shapes differ, ``temperature`` is not positive, or a value is NaN (:func:`check_pair`).
     """
-    who = 'soft_target'
-    check_positive(who, temperature=temperature)
-    check_dims(who, 'N C', student=student, teacher=teacher)
-    check_pair(who, student, teacher)
+    caller = 'soft_target'
+    check_positive(caller, temperature=temperature)
+    check_dims(caller, 'N C', student=student, teacher=teacher)
+    check_pair(caller, student, teacher)
     if student.shape != teacher.shape:
         raise ValueError(
-            f'{who}: expected logits over the same classes but got student {tuple(student.shape)}, '
+            f'{caller}: expected logits over the same classes but got student {tuple(student.shape)}, '
             f'teacher {tuple(teacher.shape)}; train both networks on the same classes'
         )
 

@@ -40,13 +40,15 @@ def prototypical_loss(embedding: Tensor, labels: Tensor, num_shots: int) -> Tens
     Raises:
         ValueError: If ``num_shots`` is below 1, or there is not one label per sample.
     """
-    who = 'prototypical_loss'
-    check_dims(who, 'B D', embedding=embedding)
+    caller = 'prototypical_loss'
+    check_dims(caller, 'B D', embedding=embedding)
     if num_shots < 1:
-        raise ValueError(f'{who}: expected num_shots >= 1 but got {num_shots}; a class without shots has no prototype')
+        raise ValueError(
+            f'{caller}: expected num_shots >= 1 but got {num_shots}; a class without shots has no prototype'
+        )
     if labels.shape != embedding.shape[:1]:
         raise ValueError(
-            f'{who}: expected one label per sample, shape ({len(embedding)},), but got {tuple(labels.shape)}; '
+            f'{caller}: expected one label per sample, shape ({len(embedding)},), but got {tuple(labels.shape)}; '
             'use single-label samples'
         )
     if len(embedding) == 0:

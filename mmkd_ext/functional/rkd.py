@@ -217,11 +217,11 @@ def rkd_angle(
     return _relation('rkd_angle', 3, student, teacher, delta, reduction, rows)
 
 
-def check_rkd_settings(who: str, delta: float, reduction: str) -> None:
+def check_rkd_settings(caller: str, delta: float, reduction: str) -> None:
     """Refuse settings that the two losses cannot use; modules call it when they are built.
 
     Args:
-        who: Function or class that speaks in the error.
+        caller: Function or class that speaks in the error.
         delta: Positive.
         reduction: ``'official'``, ``'distinct'`` or ``'sum'``.
 
@@ -229,8 +229,8 @@ def check_rkd_settings(who: str, delta: float, reduction: str) -> None:
         TypeError: If ``delta`` is not a number.
         ValueError: If a setting is unknown or out of range.
     """
-    check_positive(who, delta=delta)
-    check_choice(who, _REDUCTIONS, reduction=reduction)
+    check_positive(caller, delta=delta)
+    check_choice(caller, _REDUCTIONS, reduction=reduction)
 
 
 def _relation(

@@ -54,8 +54,8 @@ def similarity_preserving(student: Tensor, teacher: Tensor, *, rows: slice | Non
     Raises:
         ValueError: If the numbers of samples differ, or a value is NaN (:func:`check_pair`).
     """
-    who = 'similarity_preserving'
-    check_pair(who, student, teacher)
+    caller = 'similarity_preserving'
+    check_pair(caller, student, teacher)
     if len(student) < 2:
         return student[:0].sum()
     dtype = torch.promote_types(student.dtype, teacher.dtype)
@@ -63,7 +63,7 @@ def similarity_preserving(student: Tensor, teacher: Tensor, *, rows: slice | Non
     with torch.no_grad():
         student_ND, teacher_ND = (x.flatten(1).to(dtype) for x in (student, teacher))
         loss, x_ND, slope_RN = _closed_form(student_ND, teacher_ND, rows, with_gradient)
-    return loss_of_gram(who, student, x_ND, loss, slope_RN, rows=rows) if with_gradient else loss
+    return loss_of_gram(caller, student, x_ND, loss, slope_RN, rows=rows) if with_gradient else loss
 
 
 def _closed_form(

@@ -137,10 +137,10 @@ def _determinant(matrix: Tensor) -> Tensor:
     return total
 
 
-def _check_order(who: str, tuples: Tensor, *orders: int) -> None:
+def _check_order(caller: str, tuples: Tensor, *orders: int) -> None:
     if tuples.shape[1] not in orders:
         raise ValueError(
-            f'{who}: expected tuples of order {" or ".join(map(str, orders))} but got {tuples.shape[1]}; '
+            f'{caller}: expected tuples of order {" or ".join(map(str, orders))} but got {tuples.shape[1]}; '
             f'draw them with that order'
         )
 
@@ -249,11 +249,11 @@ def tuple_relation(
         ValueError: If the numbers of samples differ, ``tuples`` is not a matrix or of another order than the potential,
             ``delta`` is not positive, or a value is NaN (:func:`check_pair`).
     """
-    who = 'tuple_relation'
-    check_positive(who, delta=delta)
-    check_pair(who, student, teacher)
+    caller = 'tuple_relation'
+    check_positive(caller, delta=delta)
+    check_pair(caller, student, teacher)
     if tuples.ndim != 2:
-        raise ValueError(f'{who}: expected tuples of shape (M, O) but got {tuple(tuples.shape)}; use sample_tuples')
+        raise ValueError(f'{caller}: expected tuples of shape (M, O) but got {tuple(tuples.shape)}; use sample_tuples')
     if tuples.numel() == 0:
         return student[:0].sum()
     tuples = tuples.to(student.device)

@@ -45,18 +45,18 @@ def swapped_prediction(
     Raises:
         ValueError: If shapes differ, there is only one view, or a setting is out of range.
     """
-    who = 'swapped_prediction'
-    check_positive(who, temperature=temperature)
-    check_dims(who, 'V H B C', logits=logits, targets=targets)
+    caller = 'swapped_prediction'
+    check_positive(caller, temperature=temperature)
+    check_dims(caller, 'V H B C', logits=logits, targets=targets)
     if logits.shape != targets.shape:
         raise ValueError(
-            f'{who}: expected targets of the shape of logits {tuple(logits.shape)} but got {tuple(targets.shape)}; '
+            f'{caller}: expected targets of the shape of logits {tuple(logits.shape)} but got {tuple(targets.shape)}; '
             f'give small views zero targets'
         )
     num_views, _, batch_size, _ = logits.shape
     if num_views < 2 or not 1 <= num_large <= num_views:
         raise ValueError(
-            f'{who}: expected V >= 2 views and 1 <= num_large <= V but got V={num_views}, num_large={num_large}; '
+            f'{caller}: expected V >= 2 views and 1 <= num_large <= V but got V={num_views}, num_large={num_large}; '
             f'check the multi-view transform'
         )
 
@@ -115,12 +115,12 @@ def sinkhorn_knopp(logits: Tensor, *, epsilon: float = 0.05, num_iters: int = 3,
     Raises:
         ValueError: If ``logits`` has fewer than two dimensions, or a setting is out of range.
     """
-    who = 'sinkhorn_knopp'
-    check_positive(who, epsilon=epsilon)
+    caller = 'sinkhorn_knopp'
+    check_positive(caller, epsilon=epsilon)
     if num_iters < 0:
-        raise ValueError(f'{who}: expected num_iters >= 0 but got {num_iters}; the papers use 3')
+        raise ValueError(f'{caller}: expected num_iters >= 0 but got {num_iters}; the papers use 3')
     if logits.ndim < 2:
-        raise ValueError(f'{who}: expected logits of shape (..., B, K) but got {tuple(logits.shape)}; keep both')
+        raise ValueError(f'{caller}: expected logits of shape (..., B, K) but got {tuple(logits.shape)}; keep both')
 
     is_alone = not gather or num_processes() == 1
     if num_iters and is_alone and _fits_exponential(logits, epsilon):

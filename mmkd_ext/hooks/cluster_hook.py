@@ -30,7 +30,7 @@ class _Embedder:
 
     def __init__(self, model: nn.Module, tap: str) -> None:
         self.model = model
-        self.recorder = Recorder(model, [tap], who='ClusterHook')
+        self.recorder = Recorder(model, [tap], caller='ClusterHook')
 
     @torch.no_grad()
     def features(self, **call: Any) -> dict[str, torch.Tensor]:

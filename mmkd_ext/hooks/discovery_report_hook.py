@@ -86,7 +86,7 @@ class DiscoveryReportHook(FinalEvaluationHook):
                 f'DiscoveryReportHook: expected a folder to write the report to but got {self._folder} '
                 f'({problem[0]}); choose another work_dir or out_dir'
             )
-        self._recorder = Recorder(student_of(runner), [self.tap], who='DiscoveryReportHook')
+        self._recorder = Recorder(student_of(runner), [self.tap], caller='DiscoveryReportHook')
         self._history = CurveHistory.load(self._folder / 'curves.json')
 
     def after_run(self, runner: Runner) -> None:
@@ -264,7 +264,7 @@ class DiscoveryReportHook(FinalEvaluationHook):
 def _assignment(sample: Mapping[str, Any]) -> Assignment:
     """Read where the best head puts a predicted sample."""
     num_known = len(sample['known_logits'])
-    prediction = read_prediction(sample, num_known=num_known, who='DiscoveryReportHook')
+    prediction = read_prediction(sample, num_known=num_known, caller='DiscoveryReportHook')
     head = best_head(sample['head_objective'].tolist())
     scores = sample['pred_score'].float()
     novel_scores = scores[num_known:]

@@ -87,7 +87,7 @@ def _check_weights(model: nn.Module, weights: Mapping[str, Any], may_lack: tuple
         )
 
 
-def _check_classes(who: str, meta: Any, other: str, other_meta: Any) -> None:
+def _check_classes(caller: str, meta: Any, other: str, other_meta: Any) -> None:
     """Known classes must be the same, in the same order, wherever both sides say which they are."""
     sides = [side if isinstance(side, Mapping) else {} for side in (meta, other_meta)]
     if not all({'classes', 'num_known'} <= side.keys() for side in sides):
@@ -95,7 +95,7 @@ def _check_classes(who: str, meta: Any, other: str, other_meta: Any) -> None:
     known, other_known = (list(side['classes'])[: side['num_known']] for side in sides)
     if known != other_known:
         raise RuntimeError(
-            f'LoadCheckHook: expected the same known classes everywhere but {who} has {known[:10]} and {other} has '
+            f'LoadCheckHook: expected the same known classes everywhere but {caller} has {known[:10]} and {other} has '
             f'{other_known[:10]}; set `known` alike in every NovelClassSplit of both stages'
         )
 

@@ -7,7 +7,7 @@ from mmkd_ext.losses.crkd import ClassRelationLoss
 from mmkd_ext.losses.cskd import CategoryCentreLoss, InterCategoryLoss, IntraCategoryLoss
 from mmkd_ext.losses.darkrank import HardDarkRankLoss
 from mmkd_ext.losses.kd import SoftTargetLoss
-from mmkd_ext.losses.metric import ContrastiveLoss, TripletLoss
+from mmkd_ext.losses.metric_learning import ContrastiveLoss, TripletLoss
 from mmkd_ext.losses.rkd import RKDAngleLoss, RKDDistanceLoss
 from mmkd_ext.losses.sp import SPLoss
 from mmkd_ext.losses.tuples import TupleRelationLoss

@@ -65,20 +65,20 @@ class TupleRelationLoss(RelationLoss):
         seed: int = 0,
         gather: bool = False,
     ) -> None:
-        who = 'TupleRelationLoss'
+        caller = 'TupleRelationLoss'
         settings = dict(
             potential=potential, order=order, num_tuples=num_tuples, fraction=fraction, delta=delta, seed=seed
         )
         super().__init__(loss_weight, gather=gather, **settings)
-        check_choice(who, tuple(_POTENTIALS), potential=potential)
-        check_positive(who, delta=delta, num_tuples=num_tuples)
-        check_not_negative(who, seed=seed)
+        check_choice(caller, tuple(_POTENTIALS), potential=potential)
+        check_positive(caller, delta=delta, num_tuples=num_tuples)
+        check_not_negative(caller, seed=seed)
         if fraction is not None and not 0 < fraction <= 1:
-            raise ValueError(f'{who}: expected fraction in (0, 1] but got {fraction}; it is a share of the tuples')
+            raise ValueError(f'{caller}: expected fraction in (0, 1] but got {fraction}; it is a share of the tuples')
         self.potential, orders = _POTENTIALS[potential]
         if order not in orders:
             raise ValueError(
-                f'{who}: expected order in {orders} for {potential!r} but got {order!r}; a tuple has so many samples'
+                f'{caller}: expected order in {orders} for {potential!r} but got {order!r}; a tuple has so many samples'
             )
 
     def forward(

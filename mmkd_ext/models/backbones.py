@@ -39,8 +39,8 @@ class CIFARStages(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         if not out_indices or not set(out_indices) <= {0, 1, 2}:
-            who = type(self).__name__
-            raise ValueError(f'{who}: expected out_indices of 0, 1, 2 but got {out_indices}; (2,) is the last')
+            caller = type(self).__name__
+            raise ValueError(f'{caller}: expected out_indices of 0, 1, 2 but got {out_indices}; (2,) is the last')
         self.out_indices = tuple(out_indices)
         self.stem = stem
         self.stages = nn.ModuleList(

@@ -80,7 +80,7 @@ def read_config(config: str | Path) -> Config:
     return Config.fromfile(file)
 
 
-def load_weights(model: nn.Module, path: str | Path, who: str = 'model') -> LoadReport:
+def load_weights(model: nn.Module, path: str | Path, caller: str = 'model') -> LoadReport:
     """Load every parameter and buffer of ``model`` from a checkpoint, safely.
 
     The weights may lie under ``state_dict`` or ``model``, and their names may begin with what
@@ -94,7 +94,7 @@ def load_weights(model: nn.Module, path: str | Path, who: str = 'model') -> Load
             the model has, as that of a deeper network does.
     """
     weights = _weights(load_checkpoint_safely(path))
-    stranger = f'{who}: expected the weights of a {type(model).__name__} but {path} is of another architecture; '
+    stranger = f'{caller}: expected the weights of a {type(model).__name__} but {path} is of another architecture; '
     try:
         result = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:

@@ -81,7 +81,7 @@ class GCD(MultiViewModel):
             ``loss_info_nce`` and ``loss_supervised_contrastive``, scalars.
         """
         self._check_views(views, min_views=2, num_large=2)
-        labels = batch_labels(data_samples, num_rows=len(views[0]), num_known=self.num_known, who='GCD')
+        labels = batch_labels(data_samples, num_rows=len(views[0]), num_known=self.num_known, caller='GCD')
         return self.contrastive_head.loss(self._embed(views), labels)
 
     def predict(self, views: Sequence[Tensor], data_samples: Samples | None = None) -> list[BaseDataElement]:

@@ -32,7 +32,7 @@ __all__ = [
 
 
 def batch_labels(
-    data_samples: Sequence[BaseDataElement] | None, *, num_rows: int, num_known: int, who: str = 'NCDClassifier'
+    data_samples: Sequence[BaseDataElement] | None, *, num_rows: int, num_known: int, caller: str = 'NCDClassifier'
 ) -> Tensor:
     """Collect the labels of a training batch on the CPU.
 
@@ -42,7 +42,7 @@ def batch_labels(
         data_samples: B samples with ``gt_label`` (1,), int64, in 0..K-1, or -1 when unlabelled.
         num_rows: B, images in each view.
         num_known: K.
-        who: Model that speaks in the error.
+        caller: Model that speaks in the error.
 
     Returns:
         (B,), int64.
@@ -53,18 +53,19 @@ def batch_labels(
     """
     if data_samples is None or not all('gt_label' in sample for sample in data_samples):
         raise TypeError(
-            f'{who}: expected data_samples with gt_label (-1 when unlabelled) to compute a loss but some are missing; '
+            f'{caller}: expected data_samples with gt_label (-1 when unlabelled) to compute a loss but some are '
+            'missing; '
             'end the pipeline with PackInputs'
         )
     labels_B = torch.cat([sample.gt_label for sample in data_samples]).cpu()
     if len(labels_B) != num_rows:
         raise ValueError(
-            f'{who}: expected one label per row but got {len(labels_B)} labels for {num_rows} rows; '
+            f'{caller}: expected one label per row but got {len(labels_B)} labels for {num_rows} rows; '
             'use single-label samples'
         )
     if int(labels_B.max()) >= num_known:
         raise ValueError(
-            f'{who}: expected labels below the {num_known} known classes but got {int(labels_B.max())}: '
+            f'{caller}: expected labels below the {num_known} known classes but got {int(labels_B.max())}: '
             'a label of an unlabelled class reached training; wrap the dataset in NovelClassSplit with hide_labels=True'
         )
     return labels_B

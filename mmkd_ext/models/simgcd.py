@@ -99,7 +99,7 @@ class SimGCD(MultiViewModel):
             ``loss_distill``, ``loss_entropy``, ``loss_known``, and those of the contrastive head; weighted scalars.
         """
         self._check_views(views, min_views=2, num_large=2)
-        labels = batch_labels(data_samples, num_rows=len(views[0]), num_known=self.num_known, who='SimGCD')
+        labels = batch_labels(data_samples, num_rows=len(views[0]), num_known=self.num_known, caller='SimGCD')
         if self.training:
             self.normalize_prototypes()
         embedding = self._embed(views)

@@ -98,7 +98,7 @@ class Teacher:
     loaded: str
 
 
-def check_teacher_spec(spec: Mapping[str, Any], who: str = 'teacher') -> None:
+def check_teacher_spec(spec: Mapping[str, Any], caller: str = 'teacher') -> None:
     """Refuse a description that :func:`build_teacher` could not follow.
 
     Raises:
@@ -108,18 +108,20 @@ def check_teacher_spec(spec: Mapping[str, Any], who: str = 'teacher') -> None:
     unknown = sorted(set(spec) - {*_SOURCES, *_OPTIONS, 'checkpoint'})
     if len(sources) != 1 or 'checkpoint' not in spec or unknown:
         raise TypeError(
-            f'{who}: expected dict(config=..., checkpoint=...), or model=, timm= or torchvision= in place of config=, '
+            f'{caller}: expected dict(config=..., checkpoint=...), or model=, timm= or torchvision= in place of '
+            'config=, '
             f'with any of {_OPTIONS}, but got the keys {sorted(spec)}'
         )
     if ('mean' in spec) != ('std' in spec) or (sources[0] in _ZOOS and 'mean' not in spec):
         raise TypeError(
-            f'{who}: expected mean= and std= in the units of the pixels, 0 to 255, which a model of {sources[0]} does '
+            f'{caller}: expected mean= and std= in the units of the pixels, 0 to 255, which a model of '
+            f'{sources[0]} does '
             "not say by itself, or mean=None and std=None for the student's own, but got the keys "
             f'{sorted(spec)}; for ImageNet these are mean=(123.675, 116.28, 103.53) and std=(58.395, 57.12, 57.375)'
         )
 
 
-def build_teacher(spec: Mapping[str, Any], taps: Iterable[str], student: nn.Module, who: str = 'teacher') -> Teacher:
+def build_teacher(spec: Mapping[str, Any], taps: Iterable[str], student: nn.Module, caller: str = 'teacher') -> Teacher:
     """Build a teacher and load its weights.
 
     Args:
@@ -132,7 +134,7 @@ def build_teacher(spec: Mapping[str, Any], taps: Iterable[str], student: nn.Modu
             ``cache=`` is left to :func:`~mmkd_ext.engine.teacher_cache.build_cached_teacher`.
         taps: What to record.
         student: The teacher's inputs are made from the inputs of this model.
-        who: Name of the teacher in messages.
+        caller: Name of the teacher in messages.
 
     Raises:
         FileNotFoundError: The checkpoint is missing; the message has the command that makes it.
@@ -144,15 +146,17 @@ def build_teacher(spec: Mapping[str, Any], taps: Iterable[str], student: nn.Modu
     source = next(source for source in _SOURCES if source in spec)
     checkpoint = spec['checkpoint']
     if checkpoint is not None and '://' not in str(checkpoint) and not Path(checkpoint).expanduser().is_file():
-        raise FileNotFoundError(_how_to_get(source, spec, who))
+        raise FileNotFoundError(_how_to_get(source, spec, caller))
     # Initial weights drawn for the teacher must not shift the random numbers of the student's training.
     with torch.random.fork_rng(devices=[]):
         model = _build_model(source, spec[source])
         if checkpoint is None and hasattr(model, 'init_weights'):
             model.init_weights()
-    frozen = FrozenTeacher(model, taps, _input_adapter(spec, student, model, who), who, spec.get('compile', False))
+    frozen = FrozenTeacher(
+        model, taps, _input_adapter(spec, student, model, caller), caller, spec.get('compile', False)
+    )
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Teacher(frozen, _name(source, spec[source]), num_parameters, _load(model, checkpoint, who))
+    return Teacher(frozen, _name(source, spec[source]), num_parameters, _load(model, checkpoint, caller))
 
 
 def _build_model(source: str, description: Any) -> nn.Module:
@@ -161,10 +165,10 @@ def _build_model(source: str, description: Any) -> nn.Module:
     return MODELS.build(description) if source == 'model' else build_zoo_model(source, description)
 
 
-def _load(model: nn.Module, checkpoint: str | Path | None, who: str) -> str:
+def _load(model: nn.Module, checkpoint: str | Path | None, caller: str) -> str:
     if checkpoint is None:
         return 'no checkpoint'
-    report = load_weights(model, checkpoint, who)
+    report = load_weights(model, checkpoint, caller)
     unused = f' (not used: {", ".join(report.unexpected)})' if report.unexpected else ''
     return f'{report.matched} of {report.matched} from {checkpoint}{unused}'
 
@@ -178,9 +182,9 @@ def _name(source: str, description: Any) -> str:
     return f'{source} {description if isinstance(description, str) else dict(description)}'
 
 
-def _how_to_get(source: str, spec: Mapping[str, Any], who: str) -> str:
+def _how_to_get(source: str, spec: Mapping[str, Any], caller: str) -> str:
     checkpoint = str(spec['checkpoint'])
-    message = f'{who}: expected a checkpoint at {checkpoint} but found no file'
+    message = f'{caller}: expected a checkpoint at {checkpoint} but found no file'
     if source == 'config' and '::' in str(spec['config']):
         return f'{message}; download the weights that the project publishes for {spec["config"]}'
     if source == 'config':
@@ -191,7 +195,7 @@ def _how_to_get(source: str, spec: Mapping[str, Any], who: str) -> str:
     return f'{message}; get the published weights with `{command}`' if command else message
 
 
-def _input_adapter(spec: Mapping[str, Any], student: nn.Module, teacher: nn.Module, who: str) -> InputAdapter:
+def _input_adapter(spec: Mapping[str, Any], student: nn.Module, teacher: nn.Module, caller: str) -> InputAdapter:
     own = _normalization(student) or Normalization()
     wanted = _normalization(teacher)
     flips_channels = (wanted or own).flips_channels
@@ -203,7 +207,7 @@ def _input_adapter(spec: Mapping[str, Any], student: nn.Module, teacher: nn.Modu
         flips_channels = own.flips_channels != bool(spec['flip_channels'])
     wanted = Normalization(wanted.mean, wanted.std, flips_channels)
     size = spec.get('input_size')
-    return InputAdapter(own, wanted, (size, size) if isinstance(size, int) else size and tuple(size), who)
+    return InputAdapter(own, wanted, (size, size) if isinstance(size, int) else size and tuple(size), caller)
 
 
 def _normalization(model: nn.Module) -> Normalization | None:

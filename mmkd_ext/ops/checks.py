@@ -16,11 +16,11 @@ __all__ = [
 ]
 
 
-def check_positive(who: str, **values: float) -> None:
+def check_positive(caller: str, **values: float) -> None:
     """Refuse a setting that is not a positive finite number.
 
     Args:
-        who: Function or class that speaks in the error.
+        caller: Function or class that speaks in the error.
         **values: The settings by name.
 
     Raises:
@@ -28,16 +28,16 @@ def check_positive(who: str, **values: float) -> None:
         ValueError: If a value is zero, negative, infinite or NaN.
     """
     for name, value in values.items():
-        _check_number(who, name, value)
+        _check_number(caller, name, value)
         if not (math.isfinite(value) and value > 0):
-            raise ValueError(f'{who}: expected {name} > 0 but got {value}; use a positive finite number')
+            raise ValueError(f'{caller}: expected {name} > 0 but got {value}; use a positive finite number')
 
 
-def check_not_negative(who: str, **values: float) -> None:
+def check_not_negative(caller: str, **values: float) -> None:
     """Refuse a setting that is not a finite number >= 0, such as the weight of a loss, which 0 switches off.
 
     Args:
-        who: Function or class that speaks in the error.
+        caller: Function or class that speaks in the error.
         **values: The settings by name.
 
     Raises:
@@ -45,16 +45,16 @@ def check_not_negative(who: str, **values: float) -> None:
         ValueError: If a value is negative, infinite or NaN.
     """
     for name, value in values.items():
-        _check_number(who, name, value)
+        _check_number(caller, name, value)
         if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f'{who}: expected {name} >= 0 but got {value}; use a finite number, 0 to switch off')
+            raise ValueError(f'{caller}: expected {name} >= 0 but got {value}; use a finite number, 0 to switch off')
 
 
-def check_choice(who: str, choices: Sequence[str], **values: str) -> None:
+def check_choice(caller: str, choices: Sequence[str], **values: str) -> None:
     """Refuse a setting that is not one of the words in ``choices``.
 
     Args:
-        who: Function or class that speaks in the error.
+        caller: Function or class that speaks in the error.
         choices: The words allowed.
         **values: The settings by name.
 
@@ -63,14 +63,14 @@ def check_choice(who: str, choices: Sequence[str], **values: str) -> None:
     """
     for name, value in values.items():
         if value not in choices:
-            raise ValueError(f'{who}: expected {name} in {tuple(choices)} but got {value!r}; use one of these words')
+            raise ValueError(f'{caller}: expected {name} in {tuple(choices)} but got {value!r}; use one of these words')
 
 
-def check_dims(who: str, layout: str, **tensors: Tensor) -> None:
+def check_dims(caller: str, layout: str, **tensors: Tensor) -> None:
     """Refuse a tensor with another number of dimensions than ``layout`` names.
 
     Args:
-        who: Function or class that speaks in the error.
+        caller: Function or class that speaks in the error.
         layout: Names of the dimensions, such as ``'V H B C'``.
         **tensors: The tensors by name.
 
@@ -81,19 +81,19 @@ def check_dims(who: str, layout: str, **tensors: Tensor) -> None:
     for name, tensor in tensors.items():
         if tensor.ndim != len(dims):
             raise ValueError(
-                f'{who}: expected {name} of shape ({", ".join(dims)}) but got {tuple(tensor.shape)}; '
+                f'{caller}: expected {name} of shape ({", ".join(dims)}) but got {tuple(tensor.shape)}; '
                 f'add or remove dimensions'
             )
 
 
-def check_pair(who: str, student: Tensor, teacher: Tensor) -> None:
+def check_pair(caller: str, student: Tensor, teacher: Tensor) -> None:
     """Refuse what two networks make of a batch if the samples do not pair up, or a value is NaN.
 
     Values are looked at on the CPU only: to look, the host would have to wait for a GPU in every step. There a NaN
     passes through into the loss, where the Runner's own check of losses, or the gradient scaler, sees it.
 
     Args:
-        who: Function or class that speaks in the error.
+        caller: Function or class that speaks in the error.
         student: What the student makes of N samples, shape (N, ...), at least two dimensions.
         teacher: What the teacher makes of them, shape (N, ...), at least two dimensions.
 
@@ -102,7 +102,7 @@ def check_pair(who: str, student: Tensor, teacher: Tensor) -> None:
     """
     if student.ndim < 2 or teacher.ndim < 2 or len(student) != len(teacher):
         raise ValueError(
-            f'{who}: expected student and teacher of shape (N, ...) with the same N but got {tuple(student.shape)}, '
+            f'{caller}: expected student and teacher of shape (N, ...) with the same N but got {tuple(student.shape)}, '
             f'{tuple(teacher.shape)}; feed both networks the same samples, one a row'
         )
     if torch.compiler.is_compiling():
@@ -111,27 +111,27 @@ def check_pair(who: str, student: Tensor, teacher: Tensor) -> None:
         # The sum, many times faster, shows whether it is worth looking at each value.
         if tensor.device.type == 'cpu' and tensor.sum().isnan() and tensor.isnan().any():
             raise ValueError(
-                f'{who}: expected numbers in {name} but got NaN in {int(tensor.isnan().sum())} of {tensor.numel()} '
+                f'{caller}: expected numbers in {name} but got NaN in {int(tensor.isnan().sum())} of {tensor.numel()} '
                 f'places; look for the layer that makes them, or lower the learning rate'
             )
 
 
-def refuse_second_derivative(who: str) -> None:
+def refuse_second_derivative(caller: str) -> None:
     """Raise in a backward that autograd records, because it is a closed form without a graph of its own.
 
     Args:
-        who: Function that speaks in the error.
+        caller: Function that speaks in the error.
 
     Raises:
         RuntimeError: In backward with ``create_graph=True``.
     """
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         raise RuntimeError(
-            f'{who}: expected a first-order backward but got create_graph=True; the gradient is a closed form '
+            f'{caller}: expected a first-order backward but got create_graph=True; the gradient is a closed form '
             f'without a graph of its own, so leave this loss out of what is differentiated twice'
         )
 
 
-def _check_number(who: str, name: str, value: object) -> None:
+def _check_number(caller: str, name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f'{who}: expected {name} to be a number but got {value!r}; write it as a float')
+        raise TypeError(f'{caller}: expected {name} to be a number but got {value!r}; write it as a float')

@@ -14,7 +14,7 @@ __all__ = ['loss_of_gram']
 
 
 def loss_of_gram(
-    who: str,
+    caller: str,
     x: Tensor,
     x_ND: Tensor,
     loss: Tensor,
@@ -27,7 +27,7 @@ def loss_of_gram(
     r"""Give a loss of inner products its gradient, :math:`(A + A^\top) x`: one product where autograd has two.
 
     Args:
-        who: Function that speaks in the error.
+        caller: Function that speaks in the error.
         x: Features, shape (N, ...).
         x_ND: The same as they were multiplied, (N, D), possibly shifted or in another unit.
         loss: The loss, a scalar without a graph.
@@ -39,7 +39,7 @@ def loss_of_gram(
     Returns:
         The loss, differentiable once in ``x``; a second time, backward raises RuntimeError.
     """
-    return _LossOfGram.apply(x, x_ND, loss, slope_RN, length_slope_N, rows, symmetric, who)
+    return _LossOfGram.apply(x, x_ND, loss, slope_RN, length_slope_N, rows, symmetric, caller)
 
 
 class _LossOfGram(torch.autograd.Function):
@@ -53,16 +53,16 @@ class _LossOfGram(torch.autograd.Function):
         length_slope_N: Tensor | None,
         rows: slice | None,
         symmetric: bool,
-        who: str,
+        caller: str,
     ) -> Tensor:
-        ctx.settings = x.shape, rows, symmetric, who
+        ctx.settings = x.shape, rows, symmetric, caller
         ctx.save_for_backward(x_ND, slope_RN, length_slope_N)
         return loss.clone()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        shape, rows, symmetric, who = ctx.settings
-        refuse_second_derivative(who)
+        shape, rows, symmetric, caller = ctx.settings
+        refuse_second_derivative(caller)
         x_ND, slope_RN, length_slope_N = ctx.saved_tensors
         gradient_ND = _gradient(x_ND, slope_RN, rows, symmetric)
         if length_slope_N is not None:

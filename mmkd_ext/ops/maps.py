@@ -87,13 +87,13 @@ def sample_positions(
     return student, teacher
 
 
-def _on_one_grid(who: str, student: Tensor, teacher: Tensor, **number: int) -> tuple[Tensor, Tensor]:
+def _on_one_grid(caller: str, student: Tensor, teacher: Tensor, **number: int) -> tuple[Tensor, Tensor]:
     """Average the finer of the two grids down to the coarser."""
-    check_dims(who, 'N C H W', student=student, teacher=teacher)
+    check_dims(caller, 'N C H W', student=student, teacher=teacher)
     ((name, value),) = number.items()
     if len(student) != len(teacher) or value < 1:
         raise ValueError(
-            f'{who}: expected maps of the same images and {name} >= 1 but got {tuple(student.shape)}, '
+            f'{caller}: expected maps of the same images and {name} >= 1 but got {tuple(student.shape)}, '
             f'{tuple(teacher.shape)} and {value}; feed both networks the same images'
         )
     size = tuple(min(sizes) for sizes in zip(student.shape[2:], teacher.shape[2:], strict=True))

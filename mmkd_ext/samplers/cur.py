@@ -36,17 +36,19 @@ class GroupUniformBatchSampler(PlannedBatchSampler):
         num_batches: int | None = None,
     ) -> None:
         super().__init__(sampler, batch_size)
-        who = type(self).__name__
+        caller = type(self).__name__
         if semantics not in ('global', 'local'):
-            raise ValueError(f"{who}: expected semantics 'global' or 'local' but got {semantics!r}; choose one")
+            raise ValueError(f"{caller}: expected semantics 'global' or 'local' but got {semantics!r}; choose one")
         unit, size = ('step', batch_size * sampler.world_size) if semantics == 'global' else ('batch', batch_size)
         if samples_per_group < 1 or size % samples_per_group:
             raise ValueError(
-                f'{who}: expected the {size} samples of a {unit} to be a multiple of samples_per_group but got '
+                f'{caller}: expected the {size} samples of a {unit} to be a multiple of samples_per_group but got '
                 f'{samples_per_group}; choose a divisor of {size}'
             )
         if num_batches is not None and num_batches < 1:
-            raise ValueError(f'{who}: expected num_batches >= 1 but got {num_batches}; None makes one pass of the data')
+            raise ValueError(
+                f'{caller}: expected num_batches >= 1 but got {num_batches}; None makes one pass of the data'
+            )
         self.samples_per_group = samples_per_group
         self.semantics = semantics
         self._num_batches = num_batches
@@ -87,18 +89,19 @@ class GroupUniformBatchSampler(PlannedBatchSampler):
             ValueError: If they do not suffice for one step.
         """
         self._members, self._size_G = group_members(ids_N)
-        who, k = type(self).__name__, self.samples_per_group
+        caller, k = type(self).__name__, self.samples_per_group
         wanted, found = self._groups_per_step(), int(self._capacity_G().sum())
         if found < wanted:
             raise ValueError(
-                f'{who}: expected {wanted} groups of {k} different samples for a step of {self.sampler.world_size} '
+                f'{caller}: expected {wanted} groups of {k} different samples for a step of {self.sampler.world_size} '
                 f'processes but the {len(self._size_G)} groups of the data set make {found} '
                 f'({self.semantics} semantics); raise samples_per_group, or lower the batch size'
             )
         num_small = np.count_nonzero(self._size_G < k)
         if self.batch_size % k and num_small:
             raise ValueError(
-                f'{who}: expected a batch size that is a multiple of samples_per_group, {k}, as {num_small} groups are '
+                f'{caller}: expected a batch size that is a multiple of samples_per_group, {k}, as {num_small} '
+                'groups are '
                 f'smaller and would repeat a sample on two processes, but got {self.batch_size}; change one of the two'
             )
 

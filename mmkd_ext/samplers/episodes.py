@@ -73,24 +73,26 @@ class EpisodeBatchSampler(PlannedBatchSampler):
         return self._members[(position + first_G[classes, None]).ravel()]
 
     def _check(self) -> None:
-        who, size = 'EpisodeBatchSampler', self.num_shots + self.num_queries
+        caller, size = 'EpisodeBatchSampler', self.num_shots + self.num_queries
         for name in ('num_ways', 'num_shots', 'num_queries', 'num_episodes'):
             if getattr(self, name) < 1:
-                raise ValueError(f'{who}: expected {name} >= 1 but got {getattr(self, name)}; give a positive number')
+                raise ValueError(
+                    f'{caller}: expected {name} >= 1 but got {getattr(self, name)}; give a positive number'
+                )
         if self.batch_size != self.num_ways * size:
             raise ValueError(
-                f'{who}: expected batch_size to be that of an episode, {self.num_ways} x {size} = '
+                f'{caller}: expected batch_size to be that of an episode, {self.num_ways} x {size} = '
                 f'{self.num_ways * size}, but got {self.batch_size}; set it in the dataloader'
             )
         if self.num_episodes % self.sampler.world_size:
             raise ValueError(
-                f'{who}: expected num_episodes to be a multiple of the {self.sampler.world_size} processes but got '
+                f'{caller}: expected num_episodes to be a multiple of the {self.sampler.world_size} processes but got '
                 f'{self.num_episodes}; change one of the two'
             )
         num_small = np.count_nonzero(self._size_G < size)
         if len(self._size_G) < self.num_ways or num_small:
             raise ValueError(
-                f'{who}: expected at least {self.num_ways} classes, each with at least {size} samples, but got '
+                f'{caller}: expected at least {self.num_ways} classes, each with at least {size} samples, but got '
                 f'{len(self._size_G)}, of which {num_small} are smaller; ask for fewer ways or queries, or leave the '
                 'small classes out of the data set'
             )

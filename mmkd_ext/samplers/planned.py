@@ -113,13 +113,13 @@ def _ranges(start: np.ndarray, length: np.ndarray) -> np.ndarray:
 # Which samples of a data set belong together.
 
 
-def labels_of(dataset: Any, who: str) -> np.ndarray:
+def labels_of(dataset: Any, caller: str) -> np.ndarray:
     """Return the class of each sample of a data set.
 
     Args:
         dataset: It has ``get_gt_labels()``, as ours and mmpretrain's, or ``get_cat_ids(index)`` with one class, as
             wrappers of mmengine; the latter is called for each sample.
-        who: Name of the caller in messages.
+        caller: Name of the caller in messages.
 
     Returns:
         (N,) int64, negative for samples without label.
@@ -132,25 +132,25 @@ def labels_of(dataset: Any, who: str) -> np.ndarray:
         # mmengine cuts a data set for num_batch_per_epoch, but not its labels.
         labels = np.asarray(dataset.get_gt_labels())[: len(dataset)]
     elif hasattr(dataset, 'get_cat_ids'):
-        labels = np.array([_only(dataset.get_cat_ids(index), index, who) for index in range(len(dataset))])
+        labels = np.array([_only(dataset.get_cat_ids(index), index, caller) for index in range(len(dataset))])
     else:
         raise TypeError(
-            f'{who}: expected a data set with get_gt_labels() or get_cat_ids() but got {type(dataset).__name__}; '
+            f'{caller}: expected a data set with get_gt_labels() or get_cat_ids() but got {type(dataset).__name__}; '
             'sample from one classification data set, or give yours a method get_gt_labels() that returns one integer '
             'per sample'
         )
     if labels.shape != (len(dataset),) or labels.dtype.kind not in 'iu':
         raise ValueError(
-            f'{who}: expected one integer label for each of the {len(dataset)} samples but {type(dataset).__name__} '
+            f'{caller}: expected one integer label for each of the {len(dataset)} samples but {type(dataset).__name__} '
             f'has {labels.dtype} of shape {labels.shape}; check its annotations'
         )
     return labels.astype(np.int64)
 
 
-def _only(classes: Any, index: int, who: str) -> int:
+def _only(classes: Any, index: int, caller: str) -> int:
     if len(classes) != 1:
         raise ValueError(
-            f'{who}: expected one class per sample but sample {index} has {list(classes)}; multi-label data has no '
+            f'{caller}: expected one class per sample but sample {index} has {list(classes)}; multi-label data has no '
             'groups to sample from'
         )
     return classes[0]

@@ -25,7 +25,7 @@ class Contingency:
     Args:
         y_true: True classes, shape (n,).
         y_pred: Predicted clusters, shape (n,).
-        who: Function or class that speaks in the error.
+        caller: Function or class that speaks in the error.
 
     Attributes:
         table_PT: Samples of predicted cluster p and true class t, int64, square: up to the largest label of either.
@@ -35,11 +35,11 @@ class Contingency:
         ValueError: If shapes differ, there are no samples, or a label is negative.
     """
 
-    def __init__(self, y_true: Labels, y_pred: Labels, *, who: str = 'Contingency') -> None:
-        true_n, pred_n = (_as_labels(who, name, y) for name, y in (('y_true', y_true), ('y_pred', y_pred)))
+    def __init__(self, y_true: Labels, y_pred: Labels, *, caller: str = 'Contingency') -> None:
+        true_n, pred_n = (_as_labels(caller, name, y) for name, y in (('y_true', y_true), ('y_pred', y_pred)))
         if true_n.shape != pred_n.shape:
             raise ValueError(
-                f'{who}: expected y_true and y_pred of one length but got {len(true_n)} and {len(pred_n)}; '
+                f'{caller}: expected y_true and y_pred of one length but got {len(true_n)} and {len(pred_n)}; '
                 f'gather both from the same samples'
             )
         size = max(true_n.max(), pred_n.max()) + 1
@@ -49,11 +49,11 @@ class Contingency:
 
     def accuracy(self, *, num_known: int | None = None, protocol: str = 'v2') -> dict[str, float]:
         """Accuracy after the best one-to-one matching; see :func:`cluster_accuracy`."""
-        who = 'cluster_accuracy'
-        check_choice(who, ('v1', 'v2', 'v3'), protocol=protocol)
+        caller = 'cluster_accuracy'
+        check_choice(caller, ('v1', 'v2', 'v3'), protocol=protocol)
         num_known = num_known or 0
         if num_known < 0:
-            raise ValueError(f'{who}: expected num_known >= 0 but got {num_known}; count the known classes')
+            raise ValueError(f'{caller}: expected num_known >= 0 but got {num_known}; count the known classes')
         table_PT = self.table_PT
         unmatched_K = table_PT.diagonal()[:num_known]
         if protocol == 'v1':
@@ -128,7 +128,7 @@ def cluster_accuracy(
         ValueError: If shapes differ, there are no samples, a label or ``num_known`` is negative, or ``protocol`` is
             unknown.
     """
-    return Contingency(y_true, y_pred, who='cluster_accuracy').accuracy(num_known=num_known, protocol=protocol)
+    return Contingency(y_true, y_pred, caller='cluster_accuracy').accuracy(num_known=num_known, protocol=protocol)
 
 
 def normalized_mutual_info(y_true: Labels, y_pred: Labels) -> float:
@@ -147,7 +147,7 @@ def normalized_mutual_info(y_true: Labels, y_pred: Labels) -> float:
         TypeError: If labels are not integers.
         ValueError: If shapes differ, there are no samples, or a label is negative.
     """
-    return Contingency(y_true, y_pred, who='normalized_mutual_info').normalized_mutual_info()
+    return Contingency(y_true, y_pred, caller='normalized_mutual_info').normalized_mutual_info()
 
 
 def adjusted_rand_index(y_true: Labels, y_pred: Labels) -> float:
@@ -169,18 +169,20 @@ def adjusted_rand_index(y_true: Labels, y_pred: Labels) -> float:
         TypeError: If labels are not integers.
         ValueError: If shapes differ, there are no samples, or a label is negative.
     """
-    return Contingency(y_true, y_pred, who='adjusted_rand_index').adjusted_rand_index()
+    return Contingency(y_true, y_pred, caller='adjusted_rand_index').adjusted_rand_index()
 
 
-def _as_labels(who: str, name: str, y: Labels) -> np.ndarray:
+def _as_labels(caller: str, name: str, y: Labels) -> np.ndarray:
     labels_n = y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else np.asarray(y)
     if labels_n.ndim != 1 or labels_n.size == 0:
-        raise ValueError(f'{who}: expected {name} of shape (n,), n >= 1, but got {labels_n.shape}; flatten, drop none')
+        raise ValueError(
+            f'{caller}: expected {name} of shape (n,), n >= 1, but got {labels_n.shape}; flatten, drop none'
+        )
     if not np.issubdtype(labels_n.dtype, np.integer):
-        raise TypeError(f'{who}: expected integer {name} but got {labels_n.dtype}; pass class indices, not scores')
+        raise TypeError(f'{caller}: expected integer {name} but got {labels_n.dtype}; pass class indices, not scores')
     if labels_n.min() < 0:
         raise ValueError(
-            f'{who}: expected {name} >= 0 but got {labels_n.min()}; -1 is a hidden label, evaluate on true ones'
+            f'{caller}: expected {name} >= 0 but got {labels_n.min()}; -1 is a hidden label, evaluate on true ones'
         )
     return labels_n.astype(np.int64, copy=False)
 

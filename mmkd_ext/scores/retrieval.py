@@ -112,11 +112,11 @@ def retrieval_scores(
     return {name: total / len(labels) for name, total in totals.items()}
 
 
-def check_ks(who: str, **values: Sequence[int]) -> None:
+def check_ks(caller: str, **values: Sequence[int]) -> None:
     """Refuse what is no list of numbers of neighbours.
 
     Args:
-        who: Function or class that speaks in the error.
+        caller: Function or class that speaks in the error.
         **values: The values of K by name of the setting.
 
     Raises:
@@ -125,9 +125,9 @@ def check_ks(who: str, **values: Sequence[int]) -> None:
     """
     for name, ks in values.items():
         if not isinstance(ks, Sequence) or not all(isinstance(k, Integral) and not isinstance(k, bool) for k in ks):
-            raise TypeError(f'{who}: expected {name} of integers but got {ks!r}; write for example (1, 2)')
+            raise TypeError(f'{caller}: expected {name} of integers but got {ks!r}; write for example (1, 2)')
         if not ks or min(ks) < 1:
-            raise ValueError(f'{who}: expected {name} of numbers >= 1 but got {tuple(ks)}; write for example (1, 2)')
+            raise ValueError(f'{caller}: expected {name} of numbers >= 1 but got {tuple(ks)}; write for example (1, 2)')
 
 
 def _hits(

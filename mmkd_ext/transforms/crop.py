@@ -225,7 +225,7 @@ class BatchRandomFlip(BatchTransform):
         return images_BCHW.flip(3)
 
 
-def _check_whole(who: str, **values: int) -> None:
+def _check_whole(caller: str, **values: int) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f'{who}: expected {name} to be an integer but got {value!r}; give whole pixels')
+            raise TypeError(f'{caller}: expected {name} to be an integer but got {value!r}; give whole pixels')

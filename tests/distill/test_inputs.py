@@ -92,7 +92,7 @@ def test_moves_to_a_device():
 )
 def test_refuses(teacher, size, message):
     with pytest.raises(ValueError, match=message):
-        InputAdapter(MINE, teacher, size, who='big')
+        InputAdapter(MINE, teacher, size, caller='big')
 
 
 def test_a_grey_image_does_not_become_a_colour_image_by_itself():

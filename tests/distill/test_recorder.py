@@ -192,5 +192,5 @@ def test_remove_takes_the_hooks_off():
 def test_unknown_module_leaves_no_hook_behind():
     model = Net()
     with pytest.raises(KeyError, match='teacher: expected a module'):
-        Recorder(model, ['stem', 'neck'], who='teacher')
+        Recorder(model, ['stem', 'neck'], caller='teacher')
     assert not model.stem._forward_hooks

@@ -107,7 +107,7 @@ def test_inputs_are_adapted():
 
 @pytest.mark.parametrize('wrap', [lambda x: x, lambda x: [x, x]])
 def test_other_channels(wrap):
-    teacher = FrozenTeacher(Host(in_channels=1), ['stem'], who="teacher 'grey'")
+    teacher = FrozenTeacher(Host(in_channels=1), ['stem'], caller="teacher 'grey'")
     message = r"teacher 'grey': expected inputs of 1 channels but the student gets images of shape \(2, 3, 4, 4\)"
     with pytest.raises(ValueError, match=message):
         teacher.features(wrap(torch.randn(2, 3, 4, 4)))

@@ -87,8 +87,8 @@ def test_another_view(other):
 
 
 def test_what_the_view_does_not_depend_on():
-    moved, named = Student(), InputAdapter(Normalization(), size=(4, 4), who='teacher')
+    moved, named = Student(), InputAdapter(Normalization(), size=(4, 4), caller='teacher')
     moved.data_preprocessor._device = torch.device('meta')
     moved.data_preprocessor.batch_augments = nn.Identity()
     assert view(student=moved) == view()
-    assert view(adapt=named) == view(adapt=InputAdapter(Normalization(), size=(4, 4), who='other'))
+    assert view(adapt=named) == view(adapt=InputAdapter(Normalization(), size=(4, 4), caller='other'))

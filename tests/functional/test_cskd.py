@@ -285,15 +285,15 @@ def test_compiles_without_a_break(function):
 
 @pytest.mark.parametrize('function', [intra_category, inter_category])
 def test_bad_input(function):
-    who = function.__name__
+    caller = function.__name__
     student, teacher = random_case()
-    with pytest.raises(ValueError, match=rf'{who}: expected integer labels of shape \(8,\) but got .*\(7,\)'):
+    with pytest.raises(ValueError, match=rf'{caller}: expected integer labels of shape \(8,\) but got .*\(7,\)'):
         function(student, teacher, LABELS[:7])
-    with pytest.raises(ValueError, match=rf'{who}: expected integer labels of shape \(8,\) but got torch.float32'):
+    with pytest.raises(ValueError, match=rf'{caller}: expected integer labels of shape \(8,\) but got torch.float32'):
         function(student, teacher, LABELS.float())
-    with pytest.raises(ValueError, match=rf'{who}: expected student and teacher of shape \(N, ...\)'):
+    with pytest.raises(ValueError, match=rf'{caller}: expected student and teacher of shape \(N, ...\)'):
         function(student, teacher[:7], LABELS)
-    with pytest.raises(ValueError, match=rf"{who}: expected reduction in .* but got 'sum'"):
+    with pytest.raises(ValueError, match=rf"{caller}: expected reduction in .* but got 'sum'"):
         function(student, teacher, LABELS, reduction='sum')
 
 

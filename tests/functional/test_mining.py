@@ -6,7 +6,13 @@ import pytest
 import torch
 from scipy import stats
 
-from mmkd_ext.functional.metric import distance_weights, embedding_distances, mine_negatives, pair_masks, random_weights
+from mmkd_ext.functional.metric_learning import (
+    distance_weights,
+    embedding_distances,
+    mine_negatives,
+    pair_masks,
+    random_weights,
+)
 
 CASES = [f'{kind}_{size}' for kind in ('plain', 'normalised', 'dup') for size in ('B8_D4', 'B32_D4', 'B32_D64')]
 

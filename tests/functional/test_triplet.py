@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmkd_ext.functional import triplet_loss
-from mmkd_ext.functional.metric import mine_negatives
+from mmkd_ext.functional.metric_learning import mine_negatives
 
 MININGS = ['all', 'random', 'hard', 'semi-hard', 'distance']
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmkd_ext.losses import ContrastiveLoss, TripletLoss
-from mmkd_ext.losses.metric import MetricLoss
+from mmkd_ext.losses.metric_learning import MetricLoss
 
 
 class Spread(MetricLoss):

@@ -92,7 +92,7 @@ def test_checkpoint_of_another_architecture(tmp_path, model, weights, message):
     with pytest.raises(
         RuntimeError, match=rf'(?s)teacher: .* Sequential .*a\.pth is of another architecture; .*{message}'
     ):
-        load_weights(model, tmp_path / 'a.pth', who='teacher')
+        load_weights(model, tmp_path / 'a.pth', caller='teacher')
 
 
 def test_checkpoint_of_a_deeper_network(tmp_path):

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmkd_ext.functional.metric import check_metric_settings, contrastive_loss, triplet_loss
+from mmkd_ext.functional.metric_learning import check_metric_settings, contrastive_loss, triplet_loss
 from mmkd_ext.losses.base import WeightedLoss
 from mmkd_ext.registry import MODELS
 
@@ -25,7 +25,7 @@ class MetricLoss(WeightedLoss):
         loss_weight: Factor of the term.
         margin: The margin m.
         mining: ``'all'``, ``'random'``, ``'hard'``, ``'semi-hard'`` or ``'distance'``
-            (:func:`~mmkd_ext.functional.metric.mine_negatives`).
+            (:func:`~mmkd_ext.functional.metric_learning.mine_negatives`).
         seed: Seed of random minings.
         gather: Take the samples of all processes.
         **settings: Further settings of the loss by name.

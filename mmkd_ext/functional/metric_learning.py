@@ -51,14 +51,14 @@ class Mined(NamedTuple):
     valid_NN: Tensor
 
 
-def embedding_distances(who: str, embedding: Tensor, labels: Tensor) -> Tensor:
+def embedding_distances(caller: str, embedding: Tensor, labels: Tensor) -> Tensor:
     """Distances within a batch, from a Gram matrix in float64, so that near-duplicates keep their digits.
 
     Pairs nearer than a millionth of the batch's diameter count as equal: distance and gradient are 0. Values are looked
     at on the CPU only, as in :func:`~mmkd_ext.ops.checks.check_pair`; elsewhere NaN passes through.
 
     Args:
-        who: Function that speaks in the error.
+        caller: Function that speaks in the error.
         embedding: Shape (N, D).
         labels: Shape (N,).
 
@@ -70,10 +70,11 @@ def embedding_distances(who: str, embedding: Tensor, labels: Tensor) -> Tensor:
     """
     if embedding.ndim != 2 or labels.shape != embedding.shape[:1]:
         raise ValueError(
-            f'{who}: expected an embedding of shape (N, D) and labels of shape (N,) but got {tuple(embedding.shape)}, '
+            f'{caller}: expected an embedding of shape (N, D) and labels of shape (N,) but got '
+            f'{tuple(embedding.shape)}, '
             f'{tuple(labels.shape)}; give one label for each row'
         )
-    _check_finite(who, embedding)
+    _check_finite(caller, embedding)
     square_NN = squared_distances(embedding.double())
     # Of NaN no comparison is true: it counts as apart, and passes through.
     equal_NN = square_NN <= _EQUAL * square_NN.detach().amax()
@@ -82,11 +83,11 @@ def embedding_distances(who: str, embedding: Tensor, labels: Tensor) -> Tensor:
     return distance_NN.to(embedding.dtype)
 
 
-def check_metric_settings(who: str, margin: float, mining: str) -> None:
+def check_metric_settings(caller: str, margin: float, mining: str) -> None:
     """Refuse settings that the losses of metric learning cannot use; modules call it when they are built.
 
     Args:
-        who: Function or class that speaks in the error.
+        caller: Function or class that speaks in the error.
         margin: Not negative.
         mining: One of the five.
 
@@ -94,8 +95,8 @@ def check_metric_settings(who: str, margin: float, mining: str) -> None:
         TypeError: If ``margin`` is not a number.
         ValueError: If ``margin`` is negative or not finite, or ``mining`` is unknown.
     """
-    check_not_negative(who, margin=margin)
-    check_choice(who, _MININGS, mining=mining)
+    check_not_negative(caller, margin=margin)
+    check_choice(caller, _MININGS, mining=mining)
 
 
 def pair_masks(labels_N: Tensor) -> tuple[Tensor, Tensor]:
@@ -204,13 +205,13 @@ def distance_weights(embedding_ND: Tensor, labels_N: Tensor, *, near: float = 0.
     return _normalised(torch.where(has_any_N1, weight_NN, negative_NN.to(weight_NN)))
 
 
-def _check_finite(who: str, embedding_ND: Tensor) -> None:
+def _check_finite(caller: str, embedding_ND: Tensor) -> None:
     if torch.compiler.is_compiling() or embedding_ND.device.type != 'cpu':
         return
     # The sum, many times faster, shows whether it is worth looking at each value.
     if not embedding_ND.sum().isfinite() and not embedding_ND.isfinite().all():
         raise ValueError(
-            f'{who}: expected finite numbers in embedding but got NaN or infinity in '
+            f'{caller}: expected finite numbers in embedding but got NaN or infinity in '
             f'{int((~embedding_ND.isfinite()).sum())} of {embedding_ND.numel()} places; look for the layer that makes '
             'them, or lower the learning rate'
         )
@@ -274,7 +275,7 @@ def triplet_loss(
         margin: :math:`m`; 0.2 in the official code, in the unit of :math:`d`.
         squared: Whether :math:`d` is the squared distance.
         mining: ``'all'``, ``'random'``, ``'hard'``, ``'semi-hard'`` or ``'distance'``
-            (:func:`~mmkd_ext.functional.metric.mine_negatives`).
+            (:func:`~mmkd_ext.functional.metric_learning.mine_negatives`).
         seed: With ``step``, what random minings draw by (:func:`~mmkd_ext.ops.random.uniform_noise`).
         step: Number of the batch; a tensor on the embeddings' device keeps the host from waiting.
 
