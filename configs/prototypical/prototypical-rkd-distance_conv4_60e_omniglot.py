@@ -1,12 +1,12 @@
 """RKD (CVPR 2019, https://arxiv.org/abs/1904.05068), distance alone: a prototypical network learns from its equal, Omniglot.
 
-    python tools/train.py configs/few_shot/few_shot-rkd-distance_conv4_60e_omniglot.py --with-teacher
+    python tools/train.py configs/prototypical/prototypical-rkd-distance_conv4_60e_omniglot.py --with-teacher
 
 Cost: 21 minutes of one CPU core with bfloat16 instructions, after 15 for the teacher.
 Result: 5-way 1-shot 98.72 ± 0.16, 5-shot 99.64 ± 0.06; 20-way 1-shot 95.94 ± 0.15, 5-shot 98.91 ± 0.06, one seed.
 """
 
-_base_ = './few_shot_conv4_60e_omniglot.py'
+_base_ = './prototypical_conv4_60e_omniglot.py'
 
 # Not the teacher's: the student would begin with the same weights, and meet the same episodes.
 randomness = dict(seed=1)
@@ -16,6 +16,6 @@ custom_hooks = [
     dict(
         type='mmkd_ext.DistillHook',
         teacher=dict(
-            config='{{ fileDirname }}/few_shot_conv4_60e_omniglot.py',
-            checkpoint='work_dirs/few_shot_conv4_60e_omniglot/epoch_60.pth'),
+            config='{{ fileDirname }}/prototypical_conv4_60e_omniglot.py',
+            checkpoint='work_dirs/prototypical_conv4_60e_omniglot/epoch_60.pth'),
         terms=dict(rkd_distance=dict(tap='embedding', loss=dict(type='mmkd_ext.RKDDistanceLoss', loss_weight=50.0))))]

@@ -1,12 +1,12 @@
 """RKD (CVPR 2019, https://arxiv.org/abs/1904.05068), distance alone: a prototypical network learns from its equal, miniImageNet.
 
-    python tools/train.py configs/few_shot/few_shot-rkd-distance_conv4_200e_mini-imagenet.py --with-teacher
+    python tools/train.py configs/prototypical/prototypical-rkd-distance_conv4_200e_mini-imagenet.py --with-teacher
 
 Cost: not measured; as the teacher, and one forward pass of it per step.
 Result: not run here; the RKD paper has 49.7 ± 0.8 (5-way 1-shot) and 67.1 ± 0.7 (5-shot), from memory.
 """
 
-_base_ = './few_shot_conv4_200e_mini-imagenet.py'
+_base_ = './prototypical_conv4_200e_mini-imagenet.py'
 
 # Not the teacher's: the student would begin with the same weights, and meet the same episodes.
 randomness = dict(seed=1)
@@ -16,6 +16,6 @@ custom_hooks = [
     dict(
         type='mmkd_ext.DistillHook',
         teacher=dict(
-            config='{{ fileDirname }}/few_shot_conv4_200e_mini-imagenet.py',
-            checkpoint='work_dirs/few_shot_conv4_200e_mini-imagenet/epoch_200.pth'),
+            config='{{ fileDirname }}/prototypical_conv4_200e_mini-imagenet.py',
+            checkpoint='work_dirs/prototypical_conv4_200e_mini-imagenet/epoch_200.pth'),
         terms=dict(rkd_distance=dict(tap='embedding', loss=dict(type='mmkd_ext.RKDDistanceLoss', loss_weight=50.0))))]

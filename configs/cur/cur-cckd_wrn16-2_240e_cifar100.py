@@ -1,12 +1,12 @@
 """CCKD (ICCV 2019, https://arxiv.org/abs/1904.01802) with CUR: CIFAR-100, WRN-16-2 learns from WRN-40-2.
 
-    python tools/train.py configs/cckd/cckd-cur_wrn16-2_240e_cifar100.py --with-teacher
+    python tools/train.py configs/cur/cur-cckd_wrn16-2_240e_cifar100.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here.
 """
 
-_base_ = './cckd_wrn16-2_240e_cifar100.py'
+_base_ = '../cckd/cckd_wrn16-2_240e_cifar100.py'
 
 # 16 classes with 4 images each: our choice.
 train_dataloader = dict(

@@ -1,12 +1,12 @@
 """Attention transfer (ICLR 2017, https://arxiv.org/abs/1612.03928): a prototypical network learns from its equal, Omniglot.
 
-    python tools/train.py configs/few_shot/few_shot-attention_conv4_60e_omniglot.py --with-teacher
+    python tools/train.py configs/prototypical/prototypical-attention_conv4_60e_omniglot.py --with-teacher
 
 Cost: not measured; as RKD.
 Result: not run here.
 """
 
-_base_ = './few_shot_conv4_60e_omniglot.py'
+_base_ = './prototypical_conv4_60e_omniglot.py'
 
 # Not the teacher's: the student would begin with the same weights, and meet the same episodes.
 randomness = dict(seed=1)
@@ -17,6 +17,6 @@ custom_hooks = [
     dict(
         type='mmkd_ext.DistillHook',
         teacher=dict(
-            config='{{ fileDirname }}/few_shot_conv4_60e_omniglot.py',
-            checkpoint='work_dirs/few_shot_conv4_60e_omniglot/epoch_60.pth'),
+            config='{{ fileDirname }}/prototypical_conv4_60e_omniglot.py',
+            checkpoint='work_dirs/prototypical_conv4_60e_omniglot/epoch_60.pth'),
         terms=dict(attention=dict(tap='backbone', loss=dict(type='mmkd_ext.AttentionTransferLoss', loss_weight=10.0))))]
