@@ -6,13 +6,9 @@ Cost: one GPU; not measured.
 Result: not run here.
 """
 
-_base_ = '../supervised/supervised_resnet20_240e_cifar100.py'
+_base_ = '../_base_/teachers/resnet56-resnet20_cifar100.py'
 
 custom_hooks = [
-    *_base_.custom_hooks,
-    dict(
-        type='mmkd_ext.DistillHook',
-        teacher=dict(
-            config='{{ fileDirname }}/../supervised/supervised_resnet56_240e_cifar100.py',
-            checkpoint='work_dirs/supervised_resnet56_240e_cifar100/epoch_240.pth'),
-        terms=dict(cc=dict(tap='neck', loss=dict(type='mmkd_ext.CCKDLoss', loss_weight=100.0))))]
+    *_base_.custom_hooks[:-1],
+    dict(_base_.custom_hooks[-1], terms=dict(
+        cc=dict(tap='neck', loss=dict(type='mmkd_ext.CCKDLoss', loss_weight=100.0))))]

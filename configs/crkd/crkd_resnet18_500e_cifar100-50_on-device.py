@@ -6,14 +6,11 @@ Cost: one GPU; not measured. Views and data set: docs/data_path.md.
 Result: not run here; published novel accuracy 65.3.
 """
 
-_base_ = ['./crkd_resnet18_500e_cifar100-50.py', '../_base_/datasets/cifar_on_device.py']
+_base_ = '../uno/uno_resnet18_500e_cifar100-50_on-device.py'
 
-split = _base_.train_dataloader.dataset
-
-model = dict(data_preprocessor=dict(batch_augments=_base_.batch_augments))
-train_dataloader = dict(
-    **_base_.in_memory_loader,
-    dataset=dict(
-        _delete_=True,
-        type='mmkd_ext.InMemoryDataset',
-        dataset=dict(split, dataset=dict(split.dataset, pipeline=_base_.test_pipeline))))
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(
+        type='mmkd_ext.DistillHook',
+        teacher=_base_.stage_one,
+        terms=dict(crkd=dict(tap='class_logits', loss=dict(type='mmkd_ext.ClassRelationLoss', loss_weight=0.1))))]

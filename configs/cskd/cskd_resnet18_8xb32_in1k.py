@@ -10,14 +10,10 @@ Cost: 8 GPUs; not measured.
 Result: not run here; mmpretrain reports top-1 69.90 for this student alone and 73.62 for the teacher.
 """
 
-_base_ = 'mmpretrain::resnet/resnet18_8xb32_in1k.py'
+_base_ = '../_base_/teachers/resnet34-resnet18_in1k.py'
 
 custom_hooks = [
-    dict(
-        type='mmkd_ext.DistillHook',
-        teacher=dict(
-            config='mmpretrain::resnet/resnet34_8xb32_in1k.py',
-            checkpoint='checkpoints/resnet34_8xb32_in1k_20210831-f257d4e6.pth'),
-        terms=dict(
-            intra=dict(tap='head.fc', loss=dict(type='mmkd_ext.IntraCategoryLoss', loss_weight=0.01)),
-            inter=dict(tap='neck', loss=dict(type='mmkd_ext.InterCategoryLoss', loss_weight=1.0))))]
+    *_base_.custom_hooks[:-1],
+    dict(_base_.custom_hooks[-1], terms=dict(
+        intra=dict(tap='head.fc', loss=dict(type='mmkd_ext.IntraCategoryLoss', loss_weight=0.01)),
+        inter=dict(tap='neck', loss=dict(type='mmkd_ext.InterCategoryLoss', loss_weight=1.0))))]

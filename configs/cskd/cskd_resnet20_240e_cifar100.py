@@ -6,15 +6,10 @@ Cost: one GPU; not measured.
 Result: not run here.
 """
 
-_base_ = '../supervised/supervised_resnet20_240e_cifar100.py'
+_base_ = '../_base_/teachers/resnet56-resnet20_cifar100.py'
 
 custom_hooks = [
-    *_base_.custom_hooks,
-    dict(
-        type='mmkd_ext.DistillHook',
-        teacher=dict(
-            config='{{ fileDirname }}/../supervised/supervised_resnet56_240e_cifar100.py',
-            checkpoint='work_dirs/supervised_resnet56_240e_cifar100/epoch_240.pth'),
-        terms=dict(
-            intra=dict(tap='head.fc', loss=dict(type='mmkd_ext.IntraCategoryLoss', loss_weight=0.01)),
-            inter=dict(tap='neck', loss=dict(type='mmkd_ext.InterCategoryLoss', loss_weight=1.0))))]
+    *_base_.custom_hooks[:-1],
+    dict(_base_.custom_hooks[-1], terms=dict(
+        intra=dict(tap='head.fc', loss=dict(type='mmkd_ext.IntraCategoryLoss', loss_weight=0.01)),
+        inter=dict(tap='neck', loss=dict(type='mmkd_ext.InterCategoryLoss', loss_weight=1.0))))]

@@ -6,27 +6,13 @@ Cost: one GPU; not measured.
 Result: not run here; the RKD paper has Recall@1 55.0, from memory.
 """
 
-_base_ = [
-    '../_base_/models/embedding_resnet18.py',
-    '../_base_/datasets/retrieval_cub.py',
-    '../_base_/schedules/relation_80e.py',
-    '../_base_/default_runtime.py']
+_base_ = ['../_base_/models/embedding_resnet18.py', '../_base_/teachers/embedding-resnet50_cub.py']
 
 # 50 on the mean of three layers; the weight is from memory.
 custom_hooks = [
-    *_base_.custom_hooks,
-    dict(
-        type='mmkd_ext.DistillHook',
-        teacher=dict(
-            config='{{ fileDirname }}/metric_learning_resnet50_40e_cub.py',
-            checkpoint='work_dirs/metric_learning_resnet50_40e_cub/epoch_40.pth'),
-        terms=dict(
-            attention_2=dict(
-                tap='backbone.layer2',
-                loss=dict(type='mmkd_ext.AttentionTransferLoss', loss_weight=50 / 3)),
-            attention_3=dict(
-                tap='backbone.layer3',
-                loss=dict(type='mmkd_ext.AttentionTransferLoss', loss_weight=50 / 3)),
-            attention_4=dict(
-                tap='backbone.layer4',
-                loss=dict(type='mmkd_ext.AttentionTransferLoss', loss_weight=50 / 3))))]
+    *_base_.custom_hooks[:-1],
+    dict(_base_.custom_hooks[-1], terms={
+        f'attention_{layer}': dict(
+            tap=f'backbone.layer{layer}',
+            loss=dict(type='mmkd_ext.AttentionTransferLoss', loss_weight=50 / 3))
+        for layer in (2, 3, 4)})]

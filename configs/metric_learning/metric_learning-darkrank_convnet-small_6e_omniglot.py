@@ -6,14 +6,9 @@ Cost: about a minute of one CPU core, after the teacher.
 Result: Recall@1 57.1 ± 0.9 on new characters, three seeds; student alone 69.7 ± 0.7.
 """
 
-_base_ = './metric_learning_convnet-small_6e_omniglot.py'
+_base_ = '../_base_/teachers/embedding-convnet_omniglot.py'
 
 custom_hooks = [
-    *_base_.custom_hooks,
-    dict(
-        type='mmkd_ext.DistillHook',
-        teacher=dict(
-            config='{{ fileDirname }}/metric_learning_convnet-large_6e_omniglot.py',
-            checkpoint='work_dirs/metric_learning_convnet-large_6e_omniglot/epoch_6.pth'),
-        terms=dict(
-            darkrank=dict(tap='head.normalized', loss=dict(type='mmkd_ext.HardDarkRankLoss', loss_weight=1.0))))]
+    *_base_.custom_hooks[:-1],
+    dict(_base_.custom_hooks[-1], terms=dict(
+        darkrank=dict(tap='head.normalized', loss=dict(type='mmkd_ext.HardDarkRankLoss', loss_weight=1.0))))]

@@ -6,28 +6,19 @@ Cost: one GPU; not measured.
 Result: not run here; the RKD paper has Recall@1 60.7, from memory.
 """
 
-_base_ = [
-    '../_base_/models/embedding_resnet18.py',
-    '../_base_/datasets/retrieval_cub.py',
-    '../_base_/schedules/relation_80e.py',
-    '../_base_/default_runtime.py']
+_base_ = ['../_base_/models/embedding_resnet18.py', '../_base_/teachers/embedding-resnet50_cub.py']
 
 # Relations alone teach; lengths of the student's embeddings are free.
 model = dict(head=dict(normalize=False, loss=None))
 
 custom_hooks = [
-    *_base_.custom_hooks,
-    dict(
-        type='mmkd_ext.DistillHook',
-        teacher=dict(
-            config='{{ fileDirname }}/metric_learning_resnet50_40e_cub.py',
-            checkpoint='work_dirs/metric_learning_resnet50_40e_cub/epoch_40.pth'),
-        terms=dict(
-            rkd_distance=dict(
-                student='head.fc',
-                teacher='head.normalized',
-                loss=dict(type='mmkd_ext.RKDDistanceLoss', loss_weight=1.0)),
-            rkd_angle=dict(
-                student='head.fc',
-                teacher='head.normalized',
-                loss=dict(type='mmkd_ext.RKDAngleLoss', loss_weight=2.0))))]
+    *_base_.custom_hooks[:-1],
+    dict(_base_.custom_hooks[-1], terms=dict(
+        rkd_distance=dict(
+            student='head.fc',
+            teacher='head.normalized',
+            loss=dict(type='mmkd_ext.RKDDistanceLoss', loss_weight=1.0)),
+        rkd_angle=dict(
+            student='head.fc',
+            teacher='head.normalized',
+            loss=dict(type='mmkd_ext.RKDAngleLoss', loss_weight=2.0))))]

@@ -6,17 +6,10 @@ Cost: not measured; as the teacher, and one forward pass of it per step.
 Result: not run here; the RKD paper has 34.7 ± 0.7 (5-way 1-shot) and 46.2 ± 0.7 (5-shot), from memory.
 """
 
-_base_ = './prototypical_conv4_200e_mini-imagenet.py'
-
-# Not the teacher's: the student would begin with the same weights, and meet the same episodes.
-randomness = dict(seed=1)
+_base_ = '../_base_/teachers/prototypical_mini-imagenet.py'
 
 # On the last map, 10 x 10, before pooling.
 custom_hooks = [
-    *_base_.custom_hooks,
-    dict(
-        type='mmkd_ext.DistillHook',
-        teacher=dict(
-            config='{{ fileDirname }}/prototypical_conv4_200e_mini-imagenet.py',
-            checkpoint='work_dirs/prototypical_conv4_200e_mini-imagenet/epoch_200.pth'),
-        terms=dict(attention=dict(tap='backbone', loss=dict(type='mmkd_ext.AttentionTransferLoss', loss_weight=10.0))))]
+    *_base_.custom_hooks[:-1],
+    dict(_base_.custom_hooks[-1], terms=dict(
+        attention=dict(tap='backbone', loss=dict(type='mmkd_ext.AttentionTransferLoss', loss_weight=10.0))))]

@@ -6,17 +6,10 @@ Cost: not measured; as RKD.
 Result: not run here.
 """
 
-_base_ = './prototypical_conv4_60e_omniglot.py'
-
-# Not the teacher's: the student would begin with the same weights, and meet the same episodes.
-randomness = dict(seed=1)
+_base_ = '../_base_/teachers/prototypical_omniglot.py'
 
 # On the last map, 3 x 3: the embedding has one position, and so nothing to attend to.
 custom_hooks = [
-    *_base_.custom_hooks,
-    dict(
-        type='mmkd_ext.DistillHook',
-        teacher=dict(
-            config='{{ fileDirname }}/prototypical_conv4_60e_omniglot.py',
-            checkpoint='work_dirs/prototypical_conv4_60e_omniglot/epoch_60.pth'),
-        terms=dict(attention=dict(tap='backbone', loss=dict(type='mmkd_ext.AttentionTransferLoss', loss_weight=10.0))))]
+    *_base_.custom_hooks[:-1],
+    dict(_base_.custom_hooks[-1], terms=dict(
+        attention=dict(tap='backbone', loss=dict(type='mmkd_ext.AttentionTransferLoss', loss_weight=10.0))))]

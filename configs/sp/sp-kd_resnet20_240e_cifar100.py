@@ -6,17 +6,12 @@ Cost: one GPU; not measured.
 Result: not run here.
 """
 
-_base_ = '../supervised/supervised_resnet20_240e_cifar100.py'
+_base_ = './sp_resnet20_240e_cifar100.py'
 
 model = dict(head=dict(loss=dict(loss_weight=0.1)))
 
 custom_hooks = [
-    *_base_.custom_hooks,
-    dict(
-        type='mmkd_ext.DistillHook',
-        teacher=dict(
-            config='{{ fileDirname }}/../supervised/supervised_resnet56_240e_cifar100.py',
-            checkpoint='work_dirs/supervised_resnet56_240e_cifar100/epoch_240.pth'),
-        terms=dict(
-            sp=dict(tap='backbone', loss=dict(type='mmkd_ext.SPLoss', loss_weight=3000.0)),
-            kd=dict(tap='head.fc', loss=dict(type='mmkd_ext.SoftTargetLoss', temperature=4.0, loss_weight=0.9))))]
+    *_base_.custom_hooks[:-1],
+    dict(_base_.custom_hooks[-1], terms=dict(
+        **_base_.custom_hooks[-1].terms,
+        kd=dict(tap='head.fc', loss=dict(type='mmkd_ext.SoftTargetLoss', temperature=4.0, loss_weight=0.9))))]

@@ -6,13 +6,9 @@ Cost: one GPU; not measured.
 Result: not run here; RepDistiller reports top-1 69.67 for this pair.
 """
 
-_base_ = '../supervised/supervised_resnet20_240e_cifar100.py'
+_base_ = '../_base_/teachers/resnet56-resnet20_cifar100.py'
 
 custom_hooks = [
-    *_base_.custom_hooks,
-    dict(
-        type='mmkd_ext.DistillHook',
-        teacher=dict(
-            config='{{ fileDirname }}/../supervised/supervised_resnet56_240e_cifar100.py',
-            checkpoint='work_dirs/supervised_resnet56_240e_cifar100/epoch_240.pth'),
-        terms=dict(sp=dict(tap='backbone', loss=dict(type='mmkd_ext.SPLoss', loss_weight=3000.0))))]
+    *_base_.custom_hooks[:-1],
+    dict(_base_.custom_hooks[-1], terms=dict(
+        sp=dict(tap='backbone', loss=dict(type='mmkd_ext.SPLoss', loss_weight=3000.0))))]
