@@ -81,11 +81,11 @@ def _distillation(teacher: str, student: str, names: tuple[str, str], published:
             row('KD', 'kd', 'kd'),
             row('RKD', 'rkd', 'rkd'),
             row('SP', 'sp', 'sp'),
-            row('CCKD, CUR batches', 'cckd-cur', 'cc', OTHER_LOSS),
+            row('CCKD, CUR batches', 'cur-cckd', 'cc', OTHER_LOSS),
             row('CSKD', 'cskd'),
             row('KD + RKD', 'rkd-kd'),
             row('KD + SP', 'sp-kd'),
-            row('KD + CCKD, CUR batches', 'cckd-cur-kd'),
+            row('KD + CCKD, CUR batches', 'cur-cckd-kd'),
             row('KD + CSKD', 'cskd-kd'),
         ),
     )
