@@ -6,18 +6,9 @@ Cost: one GPU; not measured.
 Result: not run here; the RKD paper has Recall@1 85.7, from memory.
 """
 
-_base_ = ['../_base_/models/embedding_resnet50.py', '../_base_/teachers/embedding-resnet50_cars.py']
+_base_ = './metric_learning-rkd_resnet18_80e_cars.py'
 
-model = dict(head=dict(normalize=False, loss=None))
-
-custom_hooks = [
-    *_base_.custom_hooks[:-1],
-    dict(_base_.custom_hooks[-1], terms=dict(
-        rkd_distance=dict(
-            student='head.fc',
-            teacher='head.normalized',
-            loss=dict(type='mmkd_ext.RKDDistanceLoss', loss_weight=1.0)),
-        rkd_angle=dict(
-            student='head.fc',
-            teacher='head.normalized',
-            loss=dict(type='mmkd_ext.RKDAngleLoss', loss_weight=2.0))))]
+# The student is as large as its teacher.
+model = dict(
+    backbone=dict(depth=50, init_cfg=dict(checkpoint='torchvision://resnet50')),
+    head=dict(in_channels=2048, embedding_dims=512))

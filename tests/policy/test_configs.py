@@ -3,11 +3,12 @@
 import ast
 import json
 import re
+import runpy
 from pathlib import Path
-
-from make_readme_tables import header_of, line_of, places_of, readmes, with_tables
+from types import SimpleNamespace
 
 ROOT = Path(__file__).parents[2]
+TABLES = SimpleNamespace(**runpy.run_path(str(ROOT / '.ci/readme_tables.py')))
 CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
 NO_METHODS = {'supervised', 'mmseg'}  # students alone, teachers and first stages; a host project
 
@@ -19,13 +20,13 @@ def _name(path: Path) -> str:
 def test_the_header_says_what_it_is_how_to_run_it_and_what_to_expect():
     wrong = []
     for path in CONFIGS:
-        header = header_of(path)
+        header = TABLES.header_of(path)
         if not header.partition('\n')[0].endswith('.'):
             wrong.append(f'{_name(path)}: expected a first line that says what it is')
         if f'python tools/train.py {_name(path)}' not in header:
             wrong.append(f'{_name(path)}: expected its command')
         for word in ('Cost: ', 'Result: '):
-            line = line_of(header, word)
+            line = TABLES.line_of(header, word)
             if len(line) < 6 or re.search(r'[A-Z]{4,}_[A-Z]', line):
                 wrong.append(f'{_name(path)}: expected a line "{word}..." without placeholders but got {line!r}')
     assert wrong == []
@@ -48,7 +49,7 @@ def test_a_method_has_one_word_in_every_place():
     for word in sorted(words):
         page = ROOT / f'docs/methods/{word}.md'
         assert page.read_text().splitlines()[2].startswith('Compares '), f'{_name(page)}: expected "Compares ..."'
-        places = places_of(page)
+        places = TABLES.places_of(page)
         assert places['formula'][0].endswith(f'/{word}.py'), _name(page)
         assert places['module'][0].endswith(f'/{word}.py'), _name(page)
         assert places['configs'] == [f'configs/{word}'], _name(page)
@@ -56,9 +57,9 @@ def test_a_method_has_one_word_in_every_place():
 
 
 def test_the_tables_of_readmes_are_made_from_what_they_list():
-    for readme in readmes():
+    for readme in TABLES.readmes():
         text = readme.read_text()
-        assert text == with_tables(readme), f'{_name(readme)} is out of date; run python tools/make_readme_tables.py'
+        assert text == TABLES.with_tables(readme), f'{_name(readme)} is out of date; run python .ci/readme_tables.py'
         missing = [path.name for path in CONFIGS if path.parent == readme.parent and f'[`{path.name}`]' not in text]
         assert missing == [], _name(readme)
 

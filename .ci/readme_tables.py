@@ -1,6 +1,6 @@
 """Write the tables of ``configs/*/README.md`` and ``docs/methods/README.md``; for developers of this package.
 
-    python tools/make_readme_tables.py
+    python .ci/readme_tables.py
 
 A config and the page of a method say at their top what they are. The tables are made of that, between two comments:
 
@@ -42,7 +42,7 @@ def places_of(page: Path) -> dict[str, list[str]]:
     found = tuple(match[1].lower() for match in named if match)
     if found != PLACES:
         raise ValueError(
-            f'make_readme_tables: expected the line of {", ".join(PLACES)} as line 5 of {page} but got {found}; '
+            f'readme_tables: expected the line of {", ".join(PLACES)} as line 5 of {page} but got {found}; '
             'write it as docs/methods/rkd.md does'
         )
     return {place: re.findall(r'`([^`]+)`', field) for place, field in zip(PLACES, fields, strict=True)}
