@@ -1,7 +1,6 @@
 """What a run of ``reproduce.py`` has left in its work folder."""
 
 import json
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -9,22 +8,16 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmkd_ext.io import read_scalars
 from reproduce_recipe import Run
 
 PIECES = 'pieces.jsonl'
 """One line per piece of a run: its seconds and the machine."""
 
 
-def read_lines(work_dir: Path) -> Iterator[dict[str, Any]]:
-    """Yield what was logged, of all pieces of a run, in order."""
-    for log in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        yield from map(json.loads, log.read_text().splitlines())
-
-
 def validations(work_dir: Path) -> dict[int, dict[str, float]]:
     """Return the metrics by epoch; of a validation that was repeated, the last."""
-    # Lines of the training have a learning rate, and count iterations where validations count epochs.
-    lines = [line for line in read_lines(work_dir) if 'lr' not in line]
+    lines = [line for line in read_scalars(work_dir) if 'lr' not in line]
     return {
         line['step']: {name: value for name, value in line.items() if name not in ('step', 'time', 'data_time')}
         for line in lines
@@ -55,7 +48,7 @@ def result(run: Run, metric: str) -> dict[str, Any]:
     last = by_epoch[run.epochs]
     if metric not in last:
         raise KeyError(f'{run.name}: expected the metric {metric!r} but got {sorted(last)}; correct tables.py')
-    training = [line for line in read_lines(run.work_dir) if 'lr' in line]
+    training = [line for line in read_scalars(run.work_dir) if 'lr' in line]
     pieces = [json.loads(line) for line in (run.work_dir / PIECES).read_text().splitlines()]
     batch_size = Config.fromfile(run.config).train_dataloader.batch_size
     return {

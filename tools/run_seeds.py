@@ -20,6 +20,7 @@ from mmengine.config import Config
 from scipy.stats import sem
 
 import train
+from mmkd_ext.io import read_scalars
 
 Runs = dict[int, dict[str, float]]
 
@@ -62,12 +63,9 @@ def read_metrics(work_dir: Path, end: int) -> dict[str, float] | None:
     report = work_dir / 'report' / 'metrics.json'
     if report.is_file():
         return json.loads(report.read_text())['metrics']
-    for log in sorted(work_dir.glob('*/vis_data/scalars.json'), reverse=True):
-        for line in reversed(log.read_text().splitlines()):
-            values = json.loads(line)
-            # Lines of the training have a learning rate, and count iterations where validations count epochs.
-            if values.pop('step') == end and 'lr' not in values:
-                return {name: value for name, value in values.items() if name not in ('time', 'data_time')}
+    for values in reversed(read_scalars(work_dir)):
+        if values.pop('step') == end and 'lr' not in values:
+            return {name: value for name, value in values.items() if name not in ('time', 'data_time')}
     return None
 
 

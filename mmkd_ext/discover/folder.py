@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from mmkd_ext.datasets.folder_images import FolderImages
 from mmkd_ext.discover.recipe import Recipe
+from mmkd_ext.io import write_text
 
 __all__ = ['OutFolder', 'novel_class_names']
 
@@ -69,9 +70,7 @@ class OutFolder:
 
     def write_json(self, name: str, content: Any) -> None:
         """Write ``<name>.json``. Names that are no Unicode come back as they were: json escapes them."""
-        draft = self.root / f'{name}.tmp'
-        draft.write_text(json.dumps(content, indent=1), encoding='utf-8')
-        draft.replace(self.root / f'{name}.json')
+        write_text(self.root / f'{name}.json', json.dumps(content, indent=1))
 
     def read_json(self, name: str) -> Any | None:
         """Read ``<name>.json``; ``None`` if there is none."""
@@ -101,9 +100,7 @@ class OutFolder:
         if path.is_file():
             return
         path.parent.mkdir(exist_ok=True)
-        draft = path.with_suffix('.tmp')
-        draft.write_text(Config(settings).pretty_text, encoding='utf-8')
-        draft.replace(path)
+        write_text(path, Config(settings).pretty_text)
 
 
 def novel_class_names(known_names: list[str], num_novel: int) -> list[str]:

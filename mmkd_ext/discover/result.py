@@ -3,7 +3,6 @@
 Suffixes: N images, D dims, K known classes, C known and novel classes.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from scipy.special import softmax
 from mmkd_ext.clustering.num_classes import unit_features
 from mmkd_ext.datasets.folder_images import FolderImages
 from mmkd_ext.discover.inference import Predictions
+from mmkd_ext.io import read_scalars
 from mmkd_ext.visualization import ClassCount, DiscoveryResult, project
 
 __all__ = ['Trial', 'best_trial', 'discovery_result', 'judge', 'map_points', 'read_curves', 'search_number']
@@ -207,10 +207,8 @@ def _class_count(trials: Sequence[Trial]) -> ClassCount:
 def read_curves(work_dir: Path) -> dict[str, list[tuple[float, float]]]:
     """Read the losses that the Runner logged, the last value of each epoch, over all starts of a run."""
     curves: dict[str, dict[float, float]] = {}
-    for log in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        for line in log.read_text(encoding='utf-8').splitlines():
-            values = json.loads(line)
-            for name, value in values.items():
-                if 'loss' in name and 'epoch' in values:
-                    curves.setdefault(name, {})[values['epoch']] = value
+    for values in read_scalars(work_dir):
+        for name, value in values.items():
+            if 'loss' in name and 'epoch' in values:
+                curves.setdefault(name, {})[values['epoch']] = value
     return {name: sorted(points.items()) for name, points in curves.items()}

@@ -18,6 +18,7 @@ from mmkd_ext.discover.folder import OutFolder, novel_class_names
 from mmkd_ext.discover.inference import Predictor
 from mmkd_ext.discover.recipe import choose_recipe, discovery_config, representation_config, stage_one_config
 from mmkd_ext.discover.result import Trial, best_trial, discovery_result, judge, read_curves, search_number
+from mmkd_ext.io import replacing
 from mmkd_ext.visualization import DiscoveryResult, write_assignments_csv, write_html_report
 
 __all__ = ['Options', 'Stages', 'Steps']
@@ -270,9 +271,8 @@ class Steps:
             trials=trials,
             settings=self._settings(),
         )
-        draft = self.folder.root / 'assignments.tmp'
-        write_assignments_csv(result, draft)
-        draft.replace(draft.with_suffix('.csv'))
+        with replacing(self.folder.root / 'assignments.csv') as partial:
+            write_assignments_csv(result, partial)
         write_html_report(result, self.folder.root / 'report.html')
         return result
 

@@ -1,8 +1,6 @@
 """Digests that tell whether two runs have the same data, settings and weights."""
 
-import hashlib
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +15,7 @@ import torch
 from torch import nn
 
 from mmkd_ext.distill.teacher import FrozenTeacher
+from mmkd_ext.io import sha256, write_text
 
 __all__ = ['CachedTeacher', 'FeatureStore', 'Layout', 'fingerprint', 'model_fingerprint']
 
@@ -31,10 +30,7 @@ def fingerprint(value: Any) -> str:
     Raises:
         TypeError: For anything else, whose text could change from run to run.
     """
-    digest = hashlib.sha256()
-    for part in _parts(value):
-        digest.update(part)
-    return digest.hexdigest()
+    return sha256(_parts(value))
 
 
 def model_fingerprint(model: nn.Module) -> str:
@@ -207,9 +203,7 @@ class FeatureStore:
         ):
             np.lib.format.open_memmap(self.folder / f'{name}.npy', mode='w+', dtype=dtype, shape=shape)
         meta = {'format': _FORMAT, 'samples': self.num_samples, 'identity': self.identity, 'layout': asdict(layout)}
-        partial = self.folder / 'meta.partial'
-        partial.write_text(json.dumps(meta, indent=1))
-        os.replace(partial, self.folder / 'meta.json')
+        write_text(self.folder / 'meta.json', json.dumps(meta, indent=1))
 
     def _open(self) -> None:
         with self._name_damage():

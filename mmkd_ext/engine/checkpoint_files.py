@@ -1,6 +1,5 @@
 """Files that are there whole or not at all."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +7,12 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.runner import Runner
 
+from mmkd_ext.io import PARTIAL, replacing
+
 __all__ = ['ATOMIC', 'PARTIAL', 'AtomicLocalBackend', 'save_checkpoint']
 
 ATOMIC = 'mmkd_ext.AtomicLocalBackend'
 """Name for ``backend_args=dict(backend=...)`` of mmengine's functions."""
-
-PARTIAL = '.partial'
-"""Ending of files that are being written, or were when the process was killed."""
 
 
 @register_backend(ATOMIC, force=True)
@@ -31,10 +29,8 @@ class AtomicLocalBackend(LocalBackend):
             obj: Content of the file.
             filepath: Its folder is made where it is missing.
         """
-        partial = f'{filepath}{PARTIAL}'
-        super().put(obj, partial)
-        _flush(partial)
-        os.replace(partial, filepath)
+        with replacing(filepath) as partial:
+            super().put(obj, partial)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         """Write text.
@@ -70,11 +66,3 @@ def save_checkpoint(runner: Runner, out_dir: str, filename: str, meta: dict[str,
         pointer = Path(runner.work_dir, 'last_checkpoint')
         get_file_backend(pointer, backend_args={'backend': ATOMIC}).put_text(str(path), pointer)
     return str(path)
-
-
-def _flush(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,6 +1,5 @@
 """The random states of Python, NumPy and torch, in containers that a weights-only checkpoint can hold."""
 
-import hashlib
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -11,6 +10,8 @@ import torch
 from mmengine.dist import all_gather_object, gather_object, get_world_size
 from torch import nn
 from torch.utils.data import DataLoader
+
+from mmkd_ext.io import sha256
 
 __all__ = [
     'EndlessBatches',
@@ -251,4 +252,4 @@ def _differing_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _digest(tensor: torch.Tensor) -> str:
-    return hashlib.sha256(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
+    return sha256(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())

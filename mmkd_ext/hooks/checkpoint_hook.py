@@ -7,7 +7,8 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
-from mmkd_ext.engine.checkpoint_files import ATOMIC, PARTIAL, save_checkpoint
+from mmkd_ext.engine.checkpoint_files import ATOMIC, save_checkpoint
+from mmkd_ext.io import PARTIAL
 from mmkd_ext.registry import HOOKS
 
 __all__ = ['AtomicCheckpointHook']

@@ -1,6 +1,5 @@
 """Self-distillation in generations: each student becomes the teacher of the next one, in one run."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from numbers import Real
@@ -16,6 +15,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from mmkd_ext.distill.report import table
 from mmkd_ext.engine.runner import InitialState, averages_of, model_config, new_weights, student_of
 from mmkd_ext.hooks.distill_hook import TERM_STATES, DistillHook
+from mmkd_ext.io import replacing, sha256, write_text
 from mmkd_ext.registry import HOOKS
 
 __all__ = ['GenerationHook']
@@ -145,10 +145,7 @@ class GenerationHook(Hook):
         unit = 'iter' if _counts_iterations(runner) else 'epoch'
         numbers = {name: float(value) for name, value in (metrics or {}).items() if isinstance(value, Real)}
         self._metrics[str(generation)] = {unit: _progress(runner), 'metrics': numbers}
-        file = _metrics_file(runner)
-        partial = file.with_suffix('.partial')
-        partial.write_text(json.dumps(self._metrics, indent=1))
-        partial.replace(file)
+        write_text(_metrics_file(runner), json.dumps(self._metrics, indent=1))
 
     def after_train(self, runner: Runner) -> None:
         """Write the last student and print one row of metrics per generation."""
@@ -164,7 +161,7 @@ class GenerationHook(Hook):
         if generation > 0:
             if position == 0:
                 self._write_student(runner, generation - 1)
-                runner.message_hub.update_info(_TEACHER_DIGEST, _digest(_student_file(runner, generation - 1)))
+                runner.message_hub.update_info(_TEACHER_DIGEST, sha256(_student_file(runner, generation - 1)))
                 self._restart(runner, generation)
             else:
                 self._check_teacher(runner, generation)
@@ -205,9 +202,8 @@ class GenerationHook(Hook):
         finished = averages[0].module if averages else student_of(runner)
         path = _student_file(runner, generation)
         if is_main_process():
-            partial = path.with_suffix('.partial')
-            torch.save({'state_dict': finished.state_dict(), 'meta': {'generation': generation}}, partial)
-            partial.replace(path)
+            with replacing(path) as partial:
+                torch.save({'state_dict': finished.state_dict(), 'meta': {'generation': generation}}, partial)
         barrier()
 
     def _check_teacher(self, runner: Runner, generation: int) -> None:
@@ -218,10 +214,10 @@ class GenerationHook(Hook):
                 f'GenerationHook: expected the teacher of generation {generation} at {path} but found no file; {remedy}'
             )
         expected = runner.message_hub.get_info(_TEACHER_DIGEST)
-        if _digest(path) != expected:
+        if sha256(path) != expected:
             raise ValueError(
                 f'GenerationHook: expected the teacher that this checkpoint was trained with (SHA-256 {expected}) but '
-                f'{path} has changed (SHA-256 {_digest(path)}); {remedy}'
+                f'{path} has changed (SHA-256 {sha256(path)}); {remedy}'
             )
 
 
@@ -240,10 +236,6 @@ def _student_file(runner: Runner, generation: int) -> Path:
 
 def _metrics_file(runner: Runner) -> Path:
     return Path(runner.work_dir, 'generations.json')
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _table(metrics: Mapping[str, Mapping[str, Any]]) -> str:

@@ -19,6 +19,7 @@ from mmkd_ext.distill import FrozenTeacher, fingerprint, model_fingerprint, same
 from mmkd_ext.engine.dataset_features import features_of_dataset, test_pipeline, with_pipeline
 from mmkd_ext.engine.runner import student_of
 from mmkd_ext.engine.teacher_cache import dataset_fingerprint, view_fingerprint
+from mmkd_ext.io import write_text
 from mmkd_ext.models.teacher import build_teacher, check_teacher_spec
 from mmkd_ext.registry import HOOKS
 
@@ -212,8 +213,5 @@ def _read(file: Path, identity: Mapping[str, Any]) -> np.ndarray | None:
 
 
 def _write(file: Path, identity: Mapping[str, Any], ids: np.ndarray) -> None:
-    """Write the file in one step: it is there in full or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix('.partial')
-    partial.write_text(json.dumps({'identity': identity, 'superclasses': ids.tolist()}))
-    partial.replace(file)
+    write_text(file, json.dumps({'identity': identity, 'superclasses': ids.tolist()}))

@@ -1,6 +1,5 @@
 """Compile a C file of this package for the processor at hand, once per user."""
 
-import hashlib
 import os
 import shutil
 import stat
@@ -8,6 +7,8 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from mmkd_ext.io import sha256
 
 __all__ = ['build_library']
 
@@ -44,8 +45,8 @@ def build_library(source: Path, macros: Sequence[str] = ()) -> Path:
         flags = [*_COMMON, *target, *(f'-D{macro}' for macro in macros)]
         try:
             about = _run([compiler, *target, '-dM', '-E', '-x', 'c', os.devnull])
-            key = hashlib.sha256(b'\0'.join([code, about, compiler.encode(), *(flag.encode() for flag in flags)]))
-            library = folder / f'{source.stem}_{key.hexdigest()[:32]}.so'
+            key = sha256(b'\0'.join([code, about, compiler.encode(), *(flag.encode() for flag in flags)]))
+            library = folder / f'{source.stem}_{key[:32]}.so'
             if not library.exists():
                 _compile([compiler, *flags, str(source)], library)
         except (OSError, subprocess.SubprocessError) as error:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from mmkd_ext.io import write_text
+
 __all__ = ['CurveHistory']
 
 _Curves = dict[str, list[list[float]]]
@@ -43,9 +45,7 @@ class CurveHistory:
 
     def save(self, path: Path) -> None:
         """Write the history as JSON, whole or not at all: a run may be killed at any moment."""
-        draft = path.with_suffix('.tmp')
-        draft.write_text(json.dumps(self.state(), indent=1))
-        draft.replace(path)
+        write_text(path, json.dumps(self.state(), indent=1))
 
     def state(self) -> dict[str, Any]:
         """Return the history, with the sums of what :meth:`observe` saw, as dicts, lists, strings and numbers."""

@@ -115,7 +115,7 @@ def test_row_of_zeros_is_told_from_an_empty_one(tmp_path):
     assert store.read([0, 1])[1].tolist() == [True, False]
 
 
-@pytest.mark.parametrize('left_over', ['rows.npy', 'checksums.npy', 'meta.partial'])
+@pytest.mark.parametrize('left_over', ['rows.npy', 'checksums.npy', 'meta.json.partial'])
 def test_folder_without_its_last_file_is_empty(tmp_path, left_over):
     fill(store_in(tmp_path / 'whole'), [1])
     (tmp_path / 'half').mkdir()

@@ -115,6 +115,6 @@ def test_killed_at_any_moment(photos, tmp_path):
         Run(photos, folder).watch()
         for name in RESULTS:
             assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
-        assert not list(folder.glob('*.tmp'))
+        assert not list(folder.glob('*.partial'))
         trial += 1
     print(f'{num_kills} kills in {trial} runs; all ended with the files of the undisturbed run')

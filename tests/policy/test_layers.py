@@ -8,10 +8,10 @@ PACKAGE = ROOT / 'mmkd_ext'
 HOSTS = {'mmpretrain', 'mmseg', 'mmdet', 'mmrazor'}
 
 # What each room may import from the package, beside itself; from the ground floor up.
-GROUND = {'ops'}
+GROUND = {'io', 'ops'}
 PURE = GROUND | {'functional', 'scores', 'clustering', 'pictures'}
 SHELLS = {'losses', 'heads', 'samplers', 'datasets', 'evaluation', 'transforms', 'visualization'}
-BESIDE = {'registry', 'checkpoint', 'deprecation', 'pictures'}
+BESIDE = {'registry', 'checkpoint', 'deprecation', 'io', 'pictures'}
 INTERNAL = {
     '__init__': {'environment', 'version'},
     'version': set(),
@@ -20,11 +20,12 @@ INTERNAL = {
     'checkpoint': set(),
     'pictures': set(),
     'registry': {'environment'},
-    'ops': set(),
+    'io': set(),
+    'ops': {'io'},
     'functional': {'ops', 'deprecation'},
     'scores': {'ops'},
     'clustering': {'ops', 'scores'},
-    'distill': {'ops', 'scores', 'deprecation'},
+    'distill': {'io', 'ops', 'scores', 'deprecation'},
     'transforms': {'ops', 'registry'},
     'datasets': {'ops', 'transforms'} | BESIDE,
     **dict.fromkeys(('losses', 'heads', 'samplers', 'evaluation', 'visualization'), PURE | BESIDE),
@@ -82,7 +83,7 @@ def test_the_rooms_have_no_circle():
             reached[room] = 1 + max(below, default=0)
         return reached[room]
 
-    assert height('ops') == 1
+    assert (height('io'), height('ops')) == (1, 2)
     assert max(map(height, INTERNAL)) == height('cli')
 
 

@@ -1,7 +1,6 @@
 """Small line charts as inline SVG; the style sheet of the page gives the colours, so they follow its dark mode."""
 
 import base64
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from mmkd_ext.io import sha256, write_bytes
 from mmkd_ext.visualization.html import report as html_parts
 from mmkd_ext.visualization.html.result import DiscoveryResult, SummaryNumber, number_texts
 from mmkd_ext.visualization.html.sprites import COLUMNS, Sprites, pack_sprites
@@ -267,11 +267,8 @@ def write_html_report(result: DiscoveryResult, path: str | Path) -> None:
     order = _reading_order(result)
     sprites = pack_sprites([result.pictures[image] for image in order.tolist()])
     page = _page(result, order, sprites)
-    path = Path(path)
-    draft = path.with_suffix('.tmp')
     # A file name that is no Unicode is shown with its bytes spelled out.
-    draft.write_bytes(page.encode('utf-8', errors='backslashreplace'))
-    draft.replace(path)
+    write_bytes(path, page.encode('utf-8', errors='backslashreplace'))
 
 
 def _reading_order(result: DiscoveryResult) -> np.ndarray:
@@ -345,13 +342,13 @@ def _unit_square(points: np.ndarray) -> list[list[float]]:
 def _data_json(data: dict[str, Any]) -> str:
     """Write JSON that cannot end its script element, with a fingerprint by which corrections know their report."""
     text = json.dumps(data, separators=(',', ':'))
-    text = json.dumps({'id': hashlib.sha256(text.encode()).hexdigest()[:16], **data}, separators=(',', ':'))
+    text = json.dumps({'id': sha256(text)[:16], **data}, separators=(',', ':'))
     # Everything that is not ASCII is escaped by json; these three are ASCII and mean something in HTML.
     return text.replace('<', '\\u003c').replace('>', '\\u003e').replace('&', '\\u0026')
 
 
 def _hash(text: str) -> str:
-    return 'sha256-' + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return 'sha256-' + base64.b64encode(bytes.fromhex(sha256(text))).decode()
 
 
 def _sheet(index: int, sheet: bytes) -> str:
