@@ -4,31 +4,33 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmkd_ext.pictures import UNREADABLE, as_rgb, read_square
+from mmkd_ext.pictures import UNREADABLE, as_rgb, read_square, read_thumbnail
 
 
-@pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'YCbCr', 'I', 'F', 'I;16'])
-def test_every_mode_becomes_rgb(mode):
-    image = as_rgb(Image.new(mode, (3, 2)))
-    assert (image.mode, image.size) == ('RGB', (3, 2))
+def test_every_mode_becomes_rgb(tmp_path):
+    ramp = Image.fromarray(np.tile(np.arange(0, 256, 8, dtype=np.uint8), (32, 1)))
+    for mode in ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'YCbCr', 'I', 'F', 'I;16'):
+        empty = as_rgb(Image.new(mode, (3, 2)))
+        assert (empty.mode, empty.size) == ('RGB', (3, 2)), mode
+        image = ramp.convert('I').convert(mode) if mode == 'I;16' else ramp.convert(mode)
+        image.save(tmp_path / 'image.tiff')
+        picture = read_thumbnail(tmp_path / 'image.tiff', 32)
+        assert (picture.mode, picture.size) == ('RGB', (32, 32)), mode
+        values = np.asarray(picture, dtype=float)[16, :, 0]
+        assert values[0] < 20, mode
+        assert values[-1] > 235, mode
 
 
 def test_sixteen_bits_are_stretched_from_darkest_to_brightest():
-    image = Image.fromarray(np.array([[1000, 1500], [2000, 3000]], dtype=np.uint16))
-    assert np.asarray(as_rgb(image))[..., 0].tolist() == [[0, 64], [128, 255]]
+    for values in ([[1000, 1500], [2000, 3000]], [[0, 1024], [2048, 4096]]):
+        image = Image.fromarray(np.array(values, dtype=np.uint16))
+        assert np.asarray(as_rgb(image))[..., 0].tolist() == [[0, 64], [128, 255]]
+    for value in (0, 7, 65535):  # one grey alone is black
+        assert not np.asarray(as_rgb(Image.fromarray(np.full((2, 2), value, dtype=np.uint16)))).any()
 
 
-@pytest.mark.parametrize('value', [0, 7, 65535])
-def test_one_grey_of_sixteen_bits_is_black(value):
-    assert not np.asarray(as_rgb(Image.fromarray(np.full((2, 2), value, dtype=np.uint16)))).any()
-
-
-def test_transparent_pixels_are_white():
-    image = Image.new('RGBA', (1, 1), (10, 20, 30, 0))
-    assert as_rgb(image).getpixel((0, 0)) == (255, 255, 255)
-
-
-def test_transparent_entry_of_a_palette_is_white(tmp_path):
+def test_transparent_pixels_are_white(tmp_path):
+    assert as_rgb(Image.new('RGBA', (1, 1), (10, 20, 30, 0))).getpixel((0, 0)) == (255, 255, 255)
     image = Image.new('P', (2, 1))
     image.putpalette([10, 20, 30, 40, 50, 60])
     image.putpixel((1, 0), 1)
@@ -42,24 +44,37 @@ def test_camera_rotation_is_undone(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / 'x.png', exif=exif)
-    assert read_square(tmp_path / 'x.png', 2)[..., 0].tolist() == [[0, 255], [0, 255]]
+    with Image.open(tmp_path / 'x.png') as opened:
+        for pixels in (
+            read_square(tmp_path / 'x.png', 2),
+            read_square(opened, 2),
+            np.asarray(read_thumbnail(tmp_path / 'x.png', 2)),
+        ):
+            assert pixels[..., 0].tolist() == [[0, 255], [0, 255]]
 
 
-def test_the_central_square_counts():
+def test_a_square_is_cut_from_the_middle():
     wide = np.zeros((4, 12), dtype=np.uint8)
     wide[:, 4:8] = 200
-    square = read_square(Image.fromarray(wide), 4)
-    assert square.shape == (4, 4, 3)
-    assert (square == 200).all()
-
-
-def test_a_small_image_of_the_right_size_keeps_its_pixels():
+    for picture in (wide, np.repeat(wide[..., None], 3, axis=2), Image.fromarray(wide)):
+        square = read_square(picture, 4)
+        assert square.shape == (4, 4, 3)
+        assert (square == 200).all()
     pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
-    assert np.array_equal(read_square(Image.fromarray(pixels), 8)[..., 1], pixels)
+    assert np.array_equal(read_square(pixels, 8)[..., 1], pixels)
 
 
-@pytest.mark.parametrize('content', [b'', b'no image', b'\x89PNG\r\n\x1a\n' + b'0' * 50])
-def test_damaged_files_raise_what_is_announced(tmp_path, content):
-    (tmp_path / 'x.png').write_bytes(content)
-    with pytest.raises(UNREADABLE):
-        read_square(tmp_path / 'x.png', 8)
+def test_thumbnails_are_enlarged_by_a_whole_factor_and_made_small_in_proportion(tmp_path):
+    pixels = np.array([[0, 255], [255, 0]], dtype=np.uint8)
+    np.testing.assert_array_equal(np.asarray(read_thumbnail(pixels, 7))[..., 0], np.kron(pixels, np.ones((3, 3))))
+    assert read_thumbnail(np.zeros((1000, 10), dtype=np.uint8), 64).size == (1, 64)
+    Image.fromarray(np.zeros((200, 400), dtype=np.uint8)).save(tmp_path / 'x.jpg')
+    assert read_thumbnail(tmp_path / 'x.jpg', 40).size == (40, 20)
+
+
+def test_damaged_files_raise_what_is_announced(tmp_path):
+    for content in (b'', b'no image', b'\x89PNG\r\n\x1a\n' + b'0' * 50):
+        (tmp_path / 'x.png').write_bytes(content)
+        for read in (read_square, read_thumbnail):
+            with pytest.raises(UNREADABLE):
+                read(tmp_path / 'x.png', 8)

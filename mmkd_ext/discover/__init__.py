@@ -1,9 +1,22 @@
 """From folders of images to discovered classes: ``tools/discover.py`` as a library."""
 
-from mmkd_ext.discover.export import export_backbone, export_onnx
-from mmkd_ext.discover.folder import OutFolder
-from mmkd_ext.discover.inference import DiscoveryInferencer, PictureInput, Predictions, Predictor, find_model
-from mmkd_ext.discover.recipe import Recipe, choose_recipe, discovery_config, representation_config, stage_one_config
+from mmkd_ext.discover.inference import (
+    DiscoveryInferencer,
+    PictureInput,
+    Predictions,
+    Predictor,
+    export_backbone,
+    export_onnx,
+    find_model,
+)
+from mmkd_ext.discover.recipe import (
+    OutFolder,
+    Recipe,
+    choose_recipe,
+    discovery_config,
+    representation_config,
+    stage_one_config,
+)
 from mmkd_ext.discover.steps import Options, Steps
 
 __all__ = [

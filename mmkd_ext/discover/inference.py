@@ -1,9 +1,10 @@
-"""Runs a trained model of discovery over images.
+"""What a trained model says: about all images of a discovery, about new ones, and in another program.
 
-Suffixes: N images, D dims, K known classes, C known and novel classes, H heads.
+Suffixes: B batch rows, N images, D dims, K known classes, C known and novel classes.
 """
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,21 +16,33 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement
-from PIL import Image
+from scipy.special import softmax
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from mmkd_ext.checkpoint import load_checkpoint_safely
-from mmkd_ext.discover.folder import OutFolder, novel_class_names
+from mmkd_ext.datasets.folder_images import FolderImages
+from mmkd_ext.discover.recipe import OutFolder
 from mmkd_ext.distill import Recorder
-from mmkd_ext.evaluation import best_head
+from mmkd_ext.io import read_scalars
 from mmkd_ext.models.build import load_weights
-from mmkd_ext.pictures import read_square
+from mmkd_ext.pictures import PictureInput, read_square
 from mmkd_ext.registry import MODELS
+from mmkd_ext.visualization import ClassCount, DiscoveryResult, project
 
-__all__ = ['DiscoveryInferencer', 'PictureInput', 'Predictions', 'Predictor', 'find_model']
-
-PictureInput = str | Path | np.ndarray | Image.Image
-"""A file, an open image, or pixels: uint8, grey (height, width) or RGB (height, width, 3)."""
+__all__ = [
+    'DiscoveryInferencer',
+    'PictureInput',
+    'Predictions',
+    'Predictor',
+    'discovery_result',
+    'export_backbone',
+    'export_onnx',
+    'find_model',
+    'map_points',
+    'novel_class_names',
+    'read_curves',
+]
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,8 @@ class Predictor:
             self.pipeline = Compose(cfg.test_pipeline)
         load_weights(self.model, weights, caller='Predictor')
         self.model.to(self.device).eval()
+        novel_head = getattr(self.model, 'novel_head', None)
+        self.best_head = 0 if novel_head is None else int(novel_head.best_head)
         self.side, self.crop = cfg.image_side, cfg.image_crop
         self.num_workers = cfg.train_dataloader.num_workers
 
@@ -79,16 +94,20 @@ class Predictor:
             (
                 embedding,
                 torch.stack([sample.pred_score for sample in samples]),
-                torch.stack(list(map(_cosine, samples))),
+                torch.stack([self._cosine(sample) for sample in samples]),
             )
             for samples, embedding in self._run(pictures, batch_size)
         ]
         return Predictions(*(torch.cat(column).float().cpu().numpy() for column in zip(*parts, strict=True)))
 
+    def _cosine(self, sample: BaseDataElement) -> Tensor:
+        """Cosines to all prototypes, (C,): the logits of the head that made ``pred_score``."""
+        if 'novel_logits' not in sample:
+            return sample.known_logits
+        return torch.cat([sample.known_logits, sample.novel_logits[self.best_head]])
+
     @torch.no_grad()
-    def _run(
-        self, pictures: Sequence[PictureInput], batch_size: int
-    ) -> Iterator[tuple[list[BaseDataElement], torch.Tensor]]:
+    def _run(self, pictures: Sequence[PictureInput], batch_size: int) -> Iterator[tuple[list[BaseDataElement], Tensor]]:
         """Predicted samples and features of each batch."""
         recorder = Recorder(self.model, ['embedding'], caller='Predictor')
         workers = self.num_workers if len(pictures) > batch_size else 0
@@ -102,13 +121,6 @@ class Predictor:
             recorder.remove()
 
 
-def _cosine(sample: BaseDataElement) -> torch.Tensor:
-    """Cosines to all prototypes, (C,): the logits of the head that made ``pred_score``."""
-    if 'novel_logits' not in sample:
-        return sample.known_logits
-    return torch.cat([sample.known_logits, sample.novel_logits[best_head(sample.head_objective.tolist())]])
-
-
 class _Pictures(Dataset):
     def __init__(self, pictures: Sequence[PictureInput], side: int, pipeline: Compose) -> None:
         self.pictures = pictures
@@ -119,13 +131,118 @@ class _Pictures(Dataset):
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> dict:
-        picture = self.pictures[index]
-        picture = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
-        return self.pipeline({'img': read_square(picture, self.side), 'sample_idx': index})
+        return self.pipeline({'img': read_square(self.pictures[index], self.side), 'sample_idx': index})
 
 
 # --------------------------------------------------------------------------------------------------
-# Classifies new images with the model of a discovery, in the habit of mmpretrain's inferencers.
+# What the report and the CSV of a discovery are written from.
+
+_MAX_PROJECTED = 3000
+_NEIGHBOURS = 3
+_TEMPERATURE = 0.1
+_TILE = 1000
+
+
+def discovery_result(
+    images: FolderImages,
+    predictions: Predictions,
+    novel_names: list[str],
+    pictures: list[str],
+    *,
+    title: str,
+    curves: Mapping[str, list[tuple[float, float]]],
+    class_count: ClassCount | None,
+    settings: Mapping[str, Any],
+) -> DiscoveryResult:
+    """Join images and predictions.
+
+    Args:
+        images: What was found.
+        predictions: Of all images, in this order.
+        novel_names: Names of the novel classes.
+        pictures: Files to make thumbnails of.
+        title: Heading of the report.
+        curves: Name -> (epoch, value).
+        class_count: How the number of novel classes was found; ``None`` if it was given.
+        settings: What was run.
+
+    Returns:
+        Labelled images keep their label; their confidence is that of the model in it.
+    """
+    given_N = np.array(images.labels)
+    labels_N = np.where(given_N >= 0, given_N, predictions.scores_NC.argmax(axis=1))
+    rows = np.arange(len(labels_N))
+    num_known = len(images.classes)
+    return DiscoveryResult(
+        title=title,
+        paths=images.paths,
+        pictures=pictures,
+        known_names=images.classes,
+        novel_names=novel_names,
+        labels=labels_N,
+        confidence=predictions.scores_NC[rows, labels_N].clip(0, 1),
+        distance=(1 - predictions.cosine_NC[rows, labels_N]).clip(0),
+        is_labelled=given_N >= 0,
+        points=map_points(predictions.embedding_ND),
+        relation_NK=_relation(predictions.cosine_NC, labels_N, num_known),
+        curves=curves,
+        class_count=class_count,
+        broken=images.broken,
+        settings=settings,
+    )
+
+
+def map_points(embedding_ND: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Lay embeddings out in the plane: t-SNE of at most 3,000 of them, the others between their nearest neighbours.
+
+    Args:
+        embedding_ND: (N, D).
+        seed: Of the choice and of t-SNE.
+
+    Returns:
+        (N, 2): a point that is not chosen is the mean of the three chosen ones of highest cosine.
+    """
+    if len(embedding_ND) <= _MAX_PROJECTED:
+        return project(embedding_ND, seed)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(embedding_ND))[:_MAX_PROJECTED])
+    unit_ND = embedding_ND / np.maximum(np.linalg.norm(embedding_ND, axis=1, keepdims=True), 1e-12)
+    points_N2 = np.empty((len(embedding_ND), 2))
+    points_N2[chosen] = project(embedding_ND[chosen], seed)
+    others = np.setdiff1d(np.arange(len(embedding_ND)), chosen)
+    for tile in np.array_split(others, -(-len(others) // _TILE)):
+        cosine = unit_ND[tile] @ unit_ND[chosen].T
+        nearest = np.argpartition(-cosine, _NEIGHBOURS, axis=1)[:, :_NEIGHBOURS]
+        points_N2[tile] = points_N2[chosen[nearest]].mean(axis=1)
+    return points_N2
+
+
+def _relation(cosine_NC: np.ndarray, labels_N: np.ndarray, num_known: int) -> np.ndarray:
+    """Class relation of Cr-KD, mean over the images of each novel class: probabilities of the known classes alone.
+
+    A novel class without images gets zeros.
+    """
+    num_novel = cosine_NC.shape[1] - num_known
+    scores_NK = softmax(cosine_NC[:, :num_known] / _TEMPERATURE, axis=1)
+    relation = np.zeros((num_novel, num_known))
+    for novel in range(num_novel):
+        members = scores_NK[labels_N == num_known + novel]
+        if len(members):
+            relation[novel] = members.mean(axis=0)
+    return relation
+
+
+def read_curves(work_dir: Path) -> dict[str, list[tuple[float, float]]]:
+    """Read the losses that the Runner logged, the last value of each epoch, over all starts of a run."""
+    curves: dict[str, dict[float, float]] = {}
+    for values in read_scalars(work_dir):
+        for name, value in values.items():
+            if 'loss' in name and 'epoch' in values:
+                curves.setdefault(name, {})[values['epoch']] = value
+    return {name: sorted(points.items()) for name, points in curves.items()}
+
+
+# --------------------------------------------------------------------------------------------------
+# New images, in the habit of mmpretrain's inferencers.
 
 
 class DiscoveryInferencer:
@@ -175,7 +292,7 @@ class DiscoveryInferencer:
             OSError: A file cannot be read; Pillow has more errors for that
                 (:data:`mmkd_ext.pictures.UNREADABLE`).
         """
-        pictures = [inputs] if isinstance(inputs, (str, Path, np.ndarray, Image.Image)) else list(inputs)
+        pictures = [inputs] if isinstance(inputs, PictureInput) else list(inputs)
         if not pictures:
             return []
         predictions = self.predictor.classify(pictures, batch_size)
@@ -222,3 +339,104 @@ def find_model(model: str | Path, weights: str | Path | None = None) -> tuple[Pa
             'finish'
         )
     return config, weights
+
+
+def novel_class_names(known_names: list[str], num_novel: int) -> list[str]:
+    """Return 'new 1', 'new 2', ..., with one more 'new' in front as long as a known class has such a name."""
+    prefix = 'new'
+    while True:
+        names = [f'{prefix} {number + 1}' for number in range(num_novel)]
+        if not set(names) & set(known_names):
+            return names
+        prefix = f'new {prefix}'
+
+
+# --------------------------------------------------------------------------------------------------
+# The model elsewhere: as ONNX, and its backbone as a checkpoint of mmpretrain.
+
+_OPSET = 18
+
+
+class _Deployed(nn.Module):
+    """Pixels in, classes out: normalisation, backbone, and the head that predicts."""
+
+    def __init__(self, inferencer: DiscoveryInferencer) -> None:
+        super().__init__()
+        self.network = inferencer.predictor.model
+        self.best_head = inferencer.predictor.best_head
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        preprocessor = self.network.data_preprocessor
+        image = image.flip(1) if preprocessor.to_rgb else image
+        embedding_BD = self.network._features((image - preprocessor.mean) / preprocessor.std)
+        cosine_BC = self.network.known_head(embedding_BD)
+        if self.network.novel_head is not None:
+            cosine_BC = torch.cat([cosine_BC, self.network.novel_head(embedding_BD)[self.best_head]], dim=1)
+        return (cosine_BC / self.network.temperature).softmax(dim=1), cosine_BC, embedding_BD
+
+
+def export_onnx(inferencer: DiscoveryInferencer, path: str | Path) -> None:
+    """Write the model as ONNX, with one file for graph and weights.
+
+    The input ``image`` is (B, 3, crop, crop) float32, RGB, 0 to 255: the central square of an image, see
+    :func:`mmkd_ext.pictures.read_square`, and where ``crop`` is below ``side`` the centre of that. Outputs
+    are ``scores`` (B, C), ``cosine`` (B, C) and ``embedding`` (B, D). The metadata ``discovery`` of the file is JSON
+    with ``classes``, ``num_known``, ``side`` and ``crop``.
+
+    Args:
+        inferencer: The model, on the CPU.
+        path: File to write.
+
+    Raises:
+        ModuleNotFoundError: The packages onnx and onnxscript are not installed.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401 (torch needs it)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f'export_onnx: expected the packages onnx and onnxscript but {error.name} is not installed; '
+            'run `pip install onnx onnxscript`',
+            name=error.name,
+        ) from error
+    side, crop = inferencer.predictor.side, inferencer.predictor.crop
+    example = torch.linspace(0, 255, 2 * 3 * crop * crop).view(2, 3, crop, crop)
+    batch = torch.export.Dim('batch')
+    program = torch.onnx.export(
+        _Deployed(inferencer).eval(),
+        (example,),
+        dynamo=True,
+        external_data=False,
+        opset_version=_OPSET,
+        input_names=['image'],
+        output_names=['scores', 'cosine', 'embedding'],
+        dynamic_shapes={'image': {0: batch}},
+        verbose=False,
+    )
+    about = {'classes': inferencer.classes, 'num_known': inferencer.num_known, 'side': side, 'crop': crop}
+    model = program.model_proto
+    onnx.helper.set_model_props(model, {'discovery': json.dumps(about)})
+    onnx.save(model, path)
+
+
+def export_backbone(weights: str | Path, path: str | Path) -> int:
+    """Write the weights of the backbone alone, under the names that mmpretrain's classifiers have.
+
+    ``init_cfg=dict(type='Pretrained', checkpoint=path, prefix='backbone.')`` of a backbone reads them.
+
+    Args:
+        weights: Checkpoint of any stage of a discovery.
+        path: File to write.
+
+    Returns:
+        Number of entries.
+
+    Raises:
+        ValueError: There are none.
+    """
+    found = load_checkpoint_safely(weights)['state_dict']
+    kept = {name: value for name, value in found.items() if name.startswith('backbone.')}
+    if not kept:
+        raise ValueError(f'export_backbone: expected entries backbone.* in {weights} but got {sorted(found)[:5]}')
+    torch.save({'state_dict': kept, 'meta': {}}, path)
+    return len(kept)

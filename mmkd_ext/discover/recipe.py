@@ -1,7 +1,16 @@
-"""What to train on the images of somebody else: choices by their size, colour and number."""
+"""What to train on the images of somebody else, and the folder in which all of it lies.
+
+Size, colour and number of the images decide (:class:`Recipe`). From a recipe follow the configs of three stages, which
+the stock Runner trains: they hold no ``_base_`` and only absolute paths, so that a file written from one is complete.
+All that a discovery leaves is in one :class:`OutFolder`, whole or not at all.
+
+Suffixes: K known classes, N novel ones.
+"""
 
 import difflib
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +20,20 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from mmkd_ext.datasets.folder_images import FolderImages
+from mmkd_ext.io import write_text
 from mmkd_ext.models.build import read_config
 from mmkd_ext.pictures import read_square
 from mmkd_ext.registry import MODELS
 
-__all__ = ['LARGE_BACKBONE', 'Recipe', 'choose_recipe', 'discovery_config', 'representation_config', 'stage_one_config']
+__all__ = [
+    'LARGE_BACKBONE',
+    'OutFolder',
+    'Recipe',
+    'choose_recipe',
+    'discovery_config',
+    'representation_config',
+    'stage_one_config',
+]
 
 LARGE_BACKBONE = 'resnet18_8xb32_in1k'
 """Model of mmpretrain for images of more than 64 pixels."""
@@ -157,9 +175,99 @@ def _hub_config(name: str) -> Config:
 
 
 # --------------------------------------------------------------------------------------------------
-# Configs of the three stages of a discovery; the stock Runner trains each.
-#
-# They hold no ``_base_`` and only absolute paths, so that a file written from one is complete.
+# The folder.
+
+
+@dataclass(frozen=True)
+class OutFolder:
+    """Paths in the folder, and their reading and writing. A file that is there is complete.
+
+    Attributes:
+        root: The folder, absolute.
+    """
+
+    root: Path
+
+    @property
+    def images(self) -> Path:
+        """What was found, read by :class:`mmkd_ext.datasets.ListedImages`."""
+        return self.root / 'images.json'
+
+    def claim(self, options: Mapping[str, Any], resume: bool) -> None:
+        """Make the folder if need be, and note whose it is.
+
+        Args:
+            options: What a user asks for.
+            resume: Whether a discovery with the same options may be there.
+
+        Raises:
+            FileExistsError: There is a discovery in the folder already, and ``resume`` is off.
+            ValueError: It is one with other options.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        earlier = self.read_json('options')
+        if earlier is not None and not resume:
+            raise FileExistsError(
+                f'discover: expected an empty folder but {self.root} has a discovery; add --resume to go on with it, '
+                'or choose another by --out'
+            )
+        if earlier is not None and earlier != options:
+            changed = [name for name, value in options.items() if earlier.get(name) != value]
+            raise ValueError(
+                f'discover: expected the options of the discovery in {self.root} but {changed} differ; repeat the '
+                'command with --resume added, or choose another folder by --out'
+            )
+        self.write_json('options', options)
+
+    def config(self, stage: str) -> Path:
+        """Config of a stage."""
+        return self.root / 'configs' / f'{stage}.py'
+
+    def work_dir(self, stage: str) -> Path:
+        """Logs and checkpoints of a stage."""
+        return self.root / stage
+
+    def checkpoint(self, stage: str) -> Path:
+        """Last checkpoint of a stage that has its config."""
+        return self.work_dir(stage) / f'epoch_{Config.fromfile(self.config(stage)).train_cfg.max_epochs}.pth'
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write ``<name>.json``. Names that are no Unicode come back as they were: json escapes them."""
+        write_text(self.root / f'{name}.json', json.dumps(content, indent=1))
+
+    def read_json(self, name: str) -> Any | None:
+        """Read ``<name>.json``; ``None`` if there is none."""
+        path = self.root / f'{name}.json'
+        return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else None
+
+    def write_images(self, images: FolderImages) -> None:
+        """Write the list of images, with the folder from where its paths are seen."""
+        self.write_json('images', {'folder': str(Path.cwd()), **asdict(images)})
+
+    def read_images(self) -> FolderImages | None:
+        """Read the list of images; ``None`` if there is none."""
+        content = self.read_json('images')
+        if content is None:
+            return None
+        content.pop('folder')
+        return FolderImages(**{**content, 'broken': [tuple(entry) for entry in content['broken']]})
+
+    def read_recipe(self) -> Recipe | None:
+        """Read the recipe; ``None`` if there is none."""
+        content = self.read_json('recipe')
+        return None if content is None else Recipe(**content)
+
+    def write_config(self, stage: str, settings: dict[str, Any]) -> None:
+        """Write the config of a stage, unless there is one: a person may have changed it."""
+        path = self.config(stage)
+        if path.is_file():
+            return
+        path.parent.mkdir(exist_ok=True)
+        write_text(path, Config(settings).pretty_text)
+
+
+# --------------------------------------------------------------------------------------------------
+# Configs of the three stages.
 
 Settings = dict[str, Any]
 
@@ -215,9 +323,10 @@ def discovery_config(recipe: Recipe, out: Path, num_known: int, seed: int, num_n
         num_novel: N.
         assign_to: Classes that unlabelled images may be of, ``'novel'`` or ``'all'``.
     """
+    folder = OutFolder(out)
     stage_one = {
-        'config': str(out / 'configs' / 'stage_one.py'),
-        'checkpoint': str(out / 'stage_one' / f'epoch_{_stage_one_epochs(recipe)}.pth'),
+        'config': str(folder.config('stage_one')),
+        'checkpoint': str(folder.work_dir('stage_one') / f'epoch_{_stage_one_epochs(recipe)}.pth'),
     }
     novel_head = {
         'type': 'mmkd_ext.NovelHead',
@@ -256,9 +365,10 @@ def _stage_one_epochs(recipe: Recipe) -> int:
 
 def _shared(recipe: Recipe, out: Path, stage: str, seed: int, subset: str) -> Settings:
     """Data, hooks and logging. Evaluation has a pipeline only: there is nothing to evaluate against."""
+    folder = OutFolder(out)
     data = {
         'type': 'mmkd_ext.ListedImages',
-        'ann_file': str(out / 'images.json'),
+        'ann_file': str(folder.images),
         'side': recipe.side,
         'in_memory': recipe.in_memory,
     }
@@ -266,7 +376,7 @@ def _shared(recipe: Recipe, out: Path, stage: str, seed: int, subset: str) -> Se
     loader |= {'num_workers': 0} if recipe.in_memory else {'num_workers': 4, 'persistent_workers': True}
     return {
         'default_scope': 'mmpretrain',
-        'work_dir': str(out / stage),
+        'work_dir': str(folder.work_dir(stage)),
         'train_dataloader': {
             **loader,
             'sampler': {'type': 'DefaultSampler', 'shuffle': True},

@@ -1,7 +1,12 @@
-"""Trains the stages of a discovery, each by its config file and in its own work dir."""
+"""The steps of a discovery: look at the images, choose a recipe, find the number of novel classes, train, report.
+
+Each step leaves files that are complete when they are there, and is skipped where they are.
+
+Suffixes: N images, D dims.
+"""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,14 +19,21 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from mmkd_ext.clustering.kmeans import semi_supervised_kmeans
 from mmkd_ext.clustering.num_classes import NumClasses, estimate_num_classes, unit_features
 from mmkd_ext.datasets.folder_images import FolderImages, scan
-from mmkd_ext.discover.folder import OutFolder, novel_class_names
-from mmkd_ext.discover.inference import Predictor
-from mmkd_ext.discover.recipe import choose_recipe, discovery_config, representation_config, stage_one_config
-from mmkd_ext.discover.result import Trial, best_trial, discovery_result, judge, read_curves, search_number
+from mmkd_ext.discover.inference import Predictor, discovery_result, novel_class_names, read_curves
+from mmkd_ext.discover.recipe import (
+    OutFolder,
+    choose_recipe,
+    discovery_config,
+    representation_config,
+    stage_one_config,
+)
 from mmkd_ext.io import replacing
-from mmkd_ext.visualization import DiscoveryResult, write_assignments_csv, write_html_report
+from mmkd_ext.visualization import ClassCount, DiscoveryResult, write_assignments_csv, write_html_report
 
-__all__ = ['Options', 'Stages', 'Steps']
+__all__ = ['Options', 'Stages', 'Steps', 'Trial', 'best_trial', 'judge', 'search_number']
+
+# --------------------------------------------------------------------------------------------------
+# The stages that are trained, each by its config file and in its own work dir.
 
 
 class Stages:
@@ -83,7 +95,92 @@ class Stages:
 
 
 # --------------------------------------------------------------------------------------------------
-# The steps of a discovery. Each leaves files that are complete when they are there, and is skipped where they are.
+# The number of novel classes, by discovering with several numbers and comparing how clear the classes come out.
+
+_MAX_SAMPLES = 5000
+"""A silhouette takes the distances of all pairs."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A discovery with one number of novel classes.
+
+    Attributes:
+        num_novel: The number.
+        silhouette: Mean silhouette of all images in the classes that they have or were given by the model, in [-1, 1].
+        silhouette_se: Its standard error over images.
+    """
+
+    num_novel: int
+    silhouette: float
+    silhouette_se: float
+
+
+def search_number(first: int, discover: Callable[[int], Trial]) -> list[Trial]:
+    """Try a number and both its neighbours, and go on from the best until it lies between worse ones.
+
+    Neighbours are one apart, or a tenth of ``first`` from 15 classes on.
+
+    Args:
+        first: Where to begin, at least 1.
+        discover: Makes a trial of a number.
+
+    Returns:
+        All trials, in the order of their numbers.
+    """
+    step = max(1, round(first / 10))
+    tried: dict[int, Trial] = {}
+    place = first
+    while True:
+        for num_novel in (place, place - step, place + step):
+            if num_novel >= 1 and num_novel not in tried:
+                tried[num_novel] = discover(num_novel)
+        trials = [tried[num_novel] for num_novel in sorted(tried)]
+        best = best_trial(trials).num_novel
+        if best == place:
+            return trials
+        place = best
+
+
+def best_trial(trials: Sequence[Trial]) -> Trial:
+    """Return the trial of the highest silhouette, the smallest number of equals."""
+    return max(trials, key=lambda trial: trial.silhouette)
+
+
+def judge(num_novel: int, features_ND: np.ndarray, labels_N: np.ndarray) -> Trial:
+    """Measure how much nearer images are to their own class than to the next.
+
+    With too few novel classes some hold images that lie apart, with too many some lie among each other: both lower it.
+    The features must come from a network that was not trained with this number: one that was draws its own classes
+    together, however few there are. Silhouettes by Rousseeuw, 1987.
+
+    Args:
+        num_novel: Number of novel classes of the discovery.
+        features_ND: (N, D), compared at length 1; the same for all trials.
+        labels_N: Class of each image, the given one, or the one that the model found; at least two classes.
+
+    Returns:
+        The trial. Of more than 5,000 images, a random part takes part.
+    """
+    from sklearn.metrics import silhouette_samples  # takes a second: only when there is something to search
+
+    chosen = np.sort(np.random.default_rng(0).permutation(len(labels_N))[:_MAX_SAMPLES])
+    values_N = silhouette_samples(unit_features(features_ND[chosen]), labels_N[chosen])
+    return Trial(num_novel, float(values_N.mean()), float(values_N.std() / len(values_N) ** 0.5))
+
+
+def _class_count(trials: Sequence[Trial]) -> ClassCount:
+    return ClassCount(
+        candidates=[trial.num_novel for trial in trials],
+        scores=[trial.silhouette for trial in trials],
+        errors=[trial.silhouette_se for trial in trials],
+        chosen=best_trial(trials).num_novel,
+        score_name='silhouette (how far apart the classes are)',
+    )
+
+
+# --------------------------------------------------------------------------------------------------
+# The discovery.
 
 _MIXED = 0.2
 """Share of unlabelled images near known classes above which some of them are taken to be of these."""
@@ -268,7 +365,7 @@ class Steps:
             self._files,
             title=f'What is in "{Path(self.options.unlabelled).name}"?',
             curves=read_curves(self.folder.work_dir('discovery')),
-            trials=trials,
+            class_count=None if trials is None else _class_count(trials),
             settings=self._settings(),
         )
         with replacing(self.folder.root / 'assignments.csv') as partial:

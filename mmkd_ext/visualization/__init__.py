@@ -9,21 +9,22 @@ from mmkd_ext.visualization.figures.embedding_map import embedding_map_figure, p
 from mmkd_ext.visualization.figures.gallery import (
     GalleryImage,
     GalleryRow,
+    NeighbourRow,
     gallery_figure,
+    neighbours_figure,
     pick_rows,
     small_picture,
     thumbnail,
 )
-from mmkd_ext.visualization.figures.neighbours import NeighbourRow, neighbours_figure
 from mmkd_ext.visualization.history import CurveHistory
-from mmkd_ext.visualization.html.report import write_html_report
-from mmkd_ext.visualization.html.result import (
+from mmkd_ext.visualization.html.discovery_result import (
     ClassCount,
     DiscoveryResult,
     Picture,
     SummaryNumber,
     write_assignments_csv,
 )
+from mmkd_ext.visualization.html.html_report import write_html_report
 from mmkd_ext.visualization.markdown_report import (
     console_summary,
     history_figure,

@@ -1,3 +1,6 @@
+"""Known and novel classes."""
+
+import json
 import pickle
 import time
 
@@ -10,6 +13,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from mmkd_ext.datasets import ArrayDataset, NovelClassSplit
+from mmkd_ext.datasets.novel_class_split import partition_classes
+
+# --------------------------------------------------------------------------------------------------
+# The data set.
+
 
 pytestmark = pytest.mark.usefixtures('host_scope')
 
@@ -228,38 +236,33 @@ class ManyLabels(Talkative):
         return np.eye(5)[LABELS][:, 0]
 
 
-@pytest.mark.parametrize(
-    ('dataset', 'arguments', 'message'),
-    [
-        (Talkative, {'known': 5}, "'train' over Talkative: expected unlabelled images but got none among 40"),
-        (Talkative, {'known': 5, 'subset': 'unlabelled'}, 'expected unlabelled images but got none'),
-        (Talkative, {'known': 2, 'subset': 'half'}, "expected subset 'all', 'labelled' or 'unlabelled' but got 'half'"),
-        (Talkative, {'known': 2, 'labelled_fraction': 0.0}, r'expected labelled_fraction in \(0, 1\] but got 0.0'),
-        (Talkative, {'known': 2, 'labelled_fraction': 1.5}, r'but got 1.5'),
-        (WithoutLabels, {'known': 2}, 'over WithoutLabels: expected `gt_label` in each sample but got none'),
-        (TooFewLabels, {'known': 2}, r'expected 40 labels, one per image, but got shape \(39,\)'),
-        (ManyLabels, {'known': 2}, r'expected class indices >= 0 as labels but got'),
-        (lambda: Talkative([0, 1, 2]), {'known': ['owl']}, r'expected labelled images but got none'),
-        (lambda: Talkative([0, 7, 2], pipeline=[]), {'known': 1}, 'expected labels below 5, .* but got label 7'),
-        (lambda: Talkative([0, -1, 2], pipeline=[]), {'known': 1}, 'expected class indices >= 0'),
-    ],
-)
-def test_errors(dataset, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        NovelClassSplit(dataset(), **arguments)
+def test_errors():
+    for dataset, arguments, parts in (
+        (Talkative, {'known': 5}, "'train' over Talkative: .*unlabelled images.*none among 40"),
+        (Talkative, {'known': 5, 'subset': 'unlabelled'}, 'unlabelled images.*none'),
+        (Talkative, {'known': 2, 'subset': 'half'}, "'all', 'labelled' or 'unlabelled'.*'half'"),
+        (Talkative, {'known': 2, 'labelled_fraction': 0.0}, r'labelled_fraction.*\(0, 1\].*got 0\.0'),
+        (Talkative, {'known': 2, 'labelled_fraction': 1.5}, r'got 1\.5'),
+        (WithoutLabels, {'known': 2}, 'over WithoutLabels: .*`gt_label`.*none'),
+        (TooFewLabels, {'known': 2}, r'40 labels.*\(39,\)'),
+        (ManyLabels, {'known': 2}, r'class indices >= 0.*got'),
+        (lambda: Talkative([0, 1, 2]), {'known': ['owl']}, 'labelled images.*none'),
+        (lambda: Talkative([0, 7, 2], pipeline=[]), {'known': 1}, 'labels below 5.*label 7'),
+        (lambda: Talkative([0, -1, 2], pipeline=[]), {'known': 1}, 'class indices >= 0'),
+        (lambda: Talkative([0, 1, 1]), {'known': 2}, 'unlabelled images.*none among 3'),
+        (
+            lambda: Talkative([0, 0]),
+            {'known': [1], 'novel': [2], 'hide_labels': False, 'name': 'test'},
+            "'test' over Talkative: .*unlabelled images.*none among 0",
+        ),
+        (lambda: Talkative([2, 3]), {'known': 2, 'subset': 'labelled'}, 'labelled images.*none among 0'),
+    ):
+        with pytest.raises(ValueError, match=f'^NovelClassSplit.*{parts}.*;'):
+            NovelClassSplit(dataset(), **arguments)
 
 
 def test_evaluation_may_hold_novel_images_alone():
     assert len(NovelClassSplit(Talkative([2, 3, 4]), known=2, hide_labels=False, name='test')) == 3
-
-
-def test_empty_selections():
-    with pytest.raises(ValueError, match='expected unlabelled images but got none among 3'):
-        NovelClassSplit(Talkative([0, 1, 1]), known=2)
-    with pytest.raises(ValueError, match="'test' over Talkative: expected unlabelled images but got none among 0"):
-        NovelClassSplit(Talkative([0, 0]), known=[1], novel=[2], hide_labels=False, name='test')
-    with pytest.raises(ValueError, match='expected labelled images but got none among 0'):
-        NovelClassSplit(Talkative([2, 3]), known=2, subset='labelled')
 
 
 def test_joined_data_sets_are_wrapped_one_by_one(image_folder):
@@ -320,3 +323,55 @@ def test_cost_per_sample():
     plain = Talkative(pipeline=[])
     split = NovelClassSplit(plain, known=2)
     assert seconds(split.__getitem__) - seconds(plain.__getitem__) < 30e-6
+
+
+# --------------------------------------------------------------------------------------------------
+# Which classes are known.
+
+
+def test_classes_are_told_by_number_list_or_name():
+    for known, novel, expected in (
+        (2, None, ([0, 1], [2, 3, 4])),
+        (5, None, ([0, 1, 2, 3, 4], [])),
+        ([4, 0], None, ([4, 0], [1, 2, 3])),
+        (['owl', 'cat'], ['hen', 'dog'], ([4, 0], [3, 1])),
+        ([0, 'owl'], [1], ([0, 4], [1])),
+        (2, ['owl'], ([0, 1], [4])),
+    ):
+        assert partition_classes(known, novel, NAMES) == expected
+
+
+def test_split_file_strings_difficulties_hard_medium_easy(tmp_path):
+    path = tmp_path / 'ssb.json'
+    path.write_text(json.dumps({'known': [3, 1], 'unknown': {'Easy': [0], 'Medium': [4], 'Hard': [2]}}))
+    assert partition_classes(str(path), None, NAMES) == ([3, 1], [2, 4, 0])
+
+
+def test_what_is_no_partition_is_refused():
+    for known, novel, error, parts in (
+        (['dgo'], None, KeyError, r"\.known.*'dgo'.*\['dog'"),
+        ([0], ['howl'], KeyError, r"\.novel.*'howl'.*\['owl'"),
+        ([5], None, ValueError, r'0\.\.4.*got 5'),
+        ([-1], None, ValueError, r'0\.\.4.*got -1'),
+        ([0, 'cat'], None, ValueError, r"once.*\['cat'\]"),
+        (0, None, ValueError, r'1\.\.5.*got 0'),
+        (6, None, ValueError, r'1\.\.5.*got 6'),
+        ([], None, ValueError, 'at least one class.*none'),
+        ([0, 1], [1, 2], ValueError, r"disjoint.*\['dog'\]"),
+        (2, 3, TypeError, r'\.novel.*got 3'),
+        (1.5, None, TypeError, r'\.known.*got 1\.5'),
+        (True, None, TypeError, 'got True'),
+        ([0.5], None, TypeError, r'got 0\.5'),
+        ('nowhere.json', None, FileNotFoundError, r'SSB.*nowhere\.json'),
+        ('ssb.json', [1], ValueError, r'`novel`.*ssb\.json'),
+    ):
+        with pytest.raises(error, match=f'^.?NovelClassSplit.*{parts}.*;'):
+            partition_classes(known, novel, NAMES)
+
+
+def test_damaged_split_file(tmp_path):
+    path = tmp_path / 'ssb.json'
+    for text in ('not json', '[1, 2]', '{"known": [1]}', '{"known": [1], "unknown": [2]}'):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r'expected \{"known": .*ssb\.json but got .*; repair'):
+            partition_classes(str(path), None, NAMES)

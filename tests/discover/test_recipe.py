@@ -1,13 +1,29 @@
-"""Choices by size, colour and number of images."""
+"""What is trained on which images: recipe, configs of the stages, and the folder of all of it."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from mmengine.config import Config
 from PIL import Image
 
 from mmkd_ext.datasets.folder_images import FolderImages
-from mmkd_ext.discover import choose_recipe
+from mmkd_ext.discover import (
+    OutFolder,
+    Recipe,
+    choose_recipe,
+    discovery_config,
+    representation_config,
+    stage_one_config,
+)
+from mmkd_ext.discover.inference import novel_class_names
+from mmkd_ext.registry import MODELS
+
+# --------------------------------------------------------------------------------------------------
+# Recipe.
+
 
 OWN = """
 model = dict(
@@ -87,3 +103,111 @@ def test_backbone_of_a_config_file(images, tmp_path, to_rgb):
 def test_near_misses_of_a_name(images):
     with pytest.raises(KeyError, match='resnet18_8xb32_in1k'):
         choose_recipe(images(8, 5), backbone='resnet18_8xb32_in1')
+
+
+# --------------------------------------------------------------------------------------------------
+# Configs of the stages.
+
+
+@pytest.fixture
+def recipe():
+    return Recipe(
+        side=10,
+        crop=8,
+        in_memory=True,
+        is_photo=False,
+        backbone={'type': 'mmkd_ext.ConvNet', 'in_channels': 3, 'channels': [4, 6]},
+        neck={'type': 'GlobalAveragePooling'},
+        num_features=6,
+        mean=[1.0, 2.0, 3.0],
+        std=[4.0, 5.0, 6.0],
+        to_bgr=False,
+        epochs=16,
+        batch_size=4,
+        contrast_batch_size=8,
+    )
+
+
+@pytest.fixture
+def configs(recipe):
+    common = recipe, Path('/out'), 3, 7
+    return {
+        'representation': representation_config(*common),
+        'stage_one': stage_one_config(*common),
+        'discovery': discovery_config(*common, num_novel=5, assign_to='all'),
+    }
+
+
+@pytest.mark.parametrize('stage', ['representation', 'stage_one', 'discovery'])
+def test_models_learn_from_two_views(configs, host_scope, stage):
+    cfg = Config(configs[stage])
+    model = MODELS.build(cfg.model)
+    samples = [_sample(label) for label in (0, 2, 1, 0 if stage == 'stage_one' else -1)]
+    losses = model(torch.rand(2, 4, 3, 8, 8).unbind(), samples, mode='loss')
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert cfg.randomness.seed == 7
+    assert cfg.train_dataloader.batch_size == (8 if stage == 'representation' else 4)
+    assert cfg.work_dir == f'/out/{stage}'
+    assert cfg.train_dataloader.dataset.subset == ('labelled' if stage == 'stage_one' else 'all')
+
+
+def _sample(label: int):
+    from mmpretrain.structures import DataSample
+
+    return DataSample().set_gt_label(label)
+
+
+def test_discovery_starts_from_stage_one_and_has_it_as_teacher(configs):
+    cfg = configs['discovery']
+    teacher = next(hook for hook in cfg['custom_hooks'] if hook['type'] == 'mmkd_ext.DistillHook')['teacher']
+    assert teacher == {'config': '/out/configs/stage_one.py', 'checkpoint': '/out/stage_one/epoch_8.pth'}
+    assert cfg['load_from'] == teacher['checkpoint']
+    assert configs['stage_one']['train_cfg']['max_epochs'] == 8
+    assert cfg['train_cfg']['max_epochs'] == 16
+    assert cfg['model']['novel_head']['num_classes'] == 5
+
+
+@pytest.mark.parametrize(('assign_to', 'num_iters'), [('all', 20), ('novel', None)])
+def test_assignments_to_all_classes_converge(recipe, host_scope, assign_to, num_iters):
+    model = discovery_config(recipe, Path('/out'), 3, 7, 5, assign_to)['model']
+    assert model.get('sinkhorn', {}).get('num_iters') == num_iters
+    assert MODELS.build(model).assign.keywords.get('num_iters') == num_iters
+
+
+@pytest.mark.parametrize('epochs', [1, 2, 3, 80])
+def test_schedules_of_any_length(recipe, epochs):
+    from dataclasses import replace
+
+    short = replace(recipe, epochs=epochs)
+    for cfg in (stage_one_config(short, Path('/o'), 3, 0), discovery_config(short, Path('/o'), 3, 0, 2, 'novel')):
+        warm_up, *cosine = cfg['param_scheduler']
+        assert warm_up['end'] <= cfg['train_cfg']['max_epochs']
+        assert all(part['begin'] == warm_up['end'] < part['end'] for part in cosine)
+
+
+# --------------------------------------------------------------------------------------------------
+# The folder.
+
+
+def test_images_come_back(tmp_path):
+    names = ['a b', 'quo"te', '文', os.fsdecode(b'\xff\xfe'), 'line\nbreak']
+    images = FolderImages(names, [0, 1, -1, -1, -1], ['x', '文'], [8] * 5, True, [(names[3], 'cut off')])
+    folder = OutFolder(tmp_path)
+    assert folder.read_images() is None
+    folder.write_images(images)
+    assert folder.read_images() == images
+    assert folder.read_recipe() is None
+
+
+def test_a_config_that_is_there_stays(tmp_path):
+    folder = OutFolder(tmp_path)
+    folder.write_config('stage_one', {'a': 1, 'path': '/out {{ x }} "q"'})
+    folder.write_config('stage_one', {'a': 2})
+    assert 'a = 1' in folder.config('stage_one').read_text()
+    assert Config.fromfile(folder.config('stage_one'), use_predefined_variables=False).path == '/out {{ x }} "q"'
+
+
+def test_novel_names_differ_from_known_ones():
+    assert novel_class_names(['cat'], 2) == ['new 1', 'new 2']
+    assert novel_class_names(['new 2', 'new new 1'], 2) == ['new new new 1', 'new new new 2']
+    assert novel_class_names(['new 2'], 0) == []

@@ -1,4 +1,4 @@
-"""The whole discovery: odd images, interruption, other options."""
+"""The whole discovery: odd images, the number of classes, interruption, other options."""
 
 import csv
 import os
@@ -11,7 +11,11 @@ import pytest
 from mmengine.config import Config
 
 from mmkd_ext.checkpoint import load_checkpoint_safely
-from mmkd_ext.discover import Options, OutFolder, Steps
+from mmkd_ext.discover import Options, OutFolder, Steps, steps
+from mmkd_ext.discover.steps import Trial, best_trial, judge, search_number
+
+# --------------------------------------------------------------------------------------------------
+# The whole.
 
 
 def _options(photos, **changes) -> Options:
@@ -144,3 +148,147 @@ def test_unlabelled_images_beside_known_ones_may_be_of_known_classes(photos, tmp
     assert steps._assign_to(2) == assign_to
     steps._features = None  # the answer is kept
     assert steps._assign_to(2) == assign_to
+
+
+# --------------------------------------------------------------------------------------------------
+# Stages.
+
+
+SETTINGS = {'train_cfg': {'max_epochs': 3}, 'work_dir': '/elsewhere'}
+
+
+class FakeRunner:
+    """Writes down what it would train, and leaves a checkpoint."""
+
+    trained: list[Config]
+
+    @classmethod
+    def from_cfg(cls, cfg):
+        cls.trained.append(cfg)
+        return cls()
+
+    def train(self):
+        work_dir = Path(self.trained[-1].work_dir)
+        work_dir.mkdir(exist_ok=True)
+        (work_dir / 'epoch_3.pth').touch()
+        (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_3.pth'))
+
+
+@pytest.fixture
+def stages(tmp_path, monkeypatch):
+    FakeRunner.trained = []
+    monkeypatch.setattr(steps, 'Runner', FakeRunner)
+    return steps.Stages(OutFolder(tmp_path), lambda _: None, lambda cfg: cfg.update(prepared=True))
+
+
+def test_a_stage_is_trained_once_in_its_own_folder(stages, tmp_path):
+    stages.train('one', SETTINGS, 'go')
+    stages.train('one', SETTINGS, 'go')
+    assert [(cfg.work_dir, cfg.prepared, cfg.get('resume')) for cfg in FakeRunner.trained] == [
+        (str(tmp_path / 'one'), True, None)
+    ]
+
+
+def test_an_interrupted_stage_goes_on(stages, tmp_path):
+    (tmp_path / 'one').mkdir()
+    (tmp_path / 'one' / 'last_checkpoint').write_text('/one/epoch_2.pth')
+    stages.train('one', SETTINGS, 'go')
+    assert (FakeRunner.trained[0].resume, FakeRunner.trained[0].load_from) == (True, '/one/epoch_2.pth')
+
+
+def test_a_stage_is_taken_over_with_its_checkpoint(stages, tmp_path):
+    stages.train('trial', SETTINGS, 'go')
+    for _ in range(2):  # a second time there is nothing to do
+        stages.take_over('trial', 'final', SETTINGS)
+    stages.train('final', SETTINGS, 'go')
+    assert len(FakeRunner.trained) == 1
+    assert not (tmp_path / 'trial').exists()
+    assert (tmp_path / 'final' / 'last_checkpoint').read_text() == str(tmp_path / 'final' / 'epoch_3.pth')
+    assert stages.folder.checkpoint('final').is_file()
+
+
+# --------------------------------------------------------------------------------------------------
+# The number of novel classes.
+
+
+def search(first, height):
+    """Numbers that were tried, in this order, and the best, where ``height`` gives the silhouettes."""
+    asked = []
+
+    def discover(num_novel):
+        asked.append(num_novel)
+        return Trial(num_novel, height(num_novel), 0.01)
+
+    trials = search_number(first, discover)
+    assert [trial.num_novel for trial in trials] == sorted(asked)
+    return asked, best_trial(trials).num_novel
+
+
+@pytest.mark.parametrize(
+    ('first', 'true', 'asked'),
+    [
+        (5, 5, [5, 4, 6]),
+        (4, 5, [4, 3, 5, 6]),
+        (7, 5, [7, 6, 8, 5, 4]),
+        (1, 1, [1, 2]),
+        (1, 3, [1, 2, 3, 4]),
+        (40, 46, [40, 36, 44, 48]),
+    ],
+)
+def test_goes_on_until_both_neighbours_are_worse(first, true, asked):
+    tried, best = search(first, lambda num_novel: -abs(num_novel - true))
+    assert tried == asked
+    assert best == min(tried, key=lambda number: (abs(number - true), number))
+
+
+def test_the_report_shows_all_trials_and_the_best_number():
+    count = steps._class_count([Trial(1, 0.3, 0.01), Trial(2, 0.4, 0.02), Trial(3, 0.2, 0.01)])
+    assert (list(count.candidates), count.chosen) == ([1, 2, 3], 2)
+    assert list(count.scores) == [0.3, 0.4, 0.2]
+    assert list(count.errors) == [0.01, 0.02, 0.01]
+
+
+def test_of_equals_the_smallest_number_is_taken():
+    assert search(3, lambda num_novel: 0.0) == ([3, 2, 4, 1], 1)
+
+
+def formula(x, labels):
+    """Rousseeuw's silhouettes, sample by sample."""
+    distances = np.linalg.norm(x[:, None] - x[None], axis=2)
+    values = []
+    for i, label in enumerate(labels):
+        own = distances[i, labels == label].sum() / ((labels == label).sum() - 1)
+        other = min(distances[i, labels == c].mean() for c in set(labels.tolist()) - {label})
+        values.append((other - own) / max(own, other))
+    return np.array(values)
+
+
+def test_a_trial_is_judged_by_its_mean_silhouette():
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 4
+    directions = np.eye(6)[labels] + 0.3 * rng.normal(size=(60, 6))
+    values = formula(directions / np.linalg.norm(directions, axis=1, keepdims=True), labels)
+    trial = judge(2, directions * rng.uniform(0.5, 5, size=(60, 1)), labels)
+    assert trial.num_novel == 2
+    assert trial.silhouette == pytest.approx(values.mean())
+    assert trial.silhouette_se == pytest.approx(values.std() / 60**0.5)
+
+
+def test_merged_and_split_classes_score_below_true_ones():
+    rng = np.random.default_rng(0)
+    true = np.repeat(np.arange(5), 20)
+    x = np.eye(8)[true] + 0.1 * rng.normal(size=(100, 8))
+    merged, split = np.minimum(true, 3), np.where((true == 4) & (np.arange(100) % 2 == 0), 5, true)
+    best, *worse = (judge(0, x, labels).silhouette for labels in (true, merged, split))
+    assert max(worse) < best - 0.1
+
+
+def test_of_many_images_a_part_is_judged(monkeypatch):
+    monkeypatch.setattr(steps, '_MAX_SAMPLES', 30)
+    labels = np.arange(90) % 3
+    trial = judge(1, np.eye(3)[labels], labels)
+    assert trial == Trial(1, 1.0, 0.0)
+
+
+def test_collapsed_features_give_a_number():
+    assert judge(1, np.zeros((6, 2)), np.arange(6) % 2) == Trial(1, 0.0, 0.0)

@@ -1,5 +1,8 @@
+"""The metric of discovery, the table that it prints, and what it reads of a sample."""
+
 import itertools
 import logging
+import math
 
 import numpy as np
 import pytest
@@ -8,7 +11,12 @@ import torch.multiprocessing as mp
 from mmengine.dist import get_rank, get_world_size
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from mmkd_ext.evaluation import NovelClassMetric
+from mmkd_ext.evaluation import NovelClassMetric, Prediction, best_head, read_prediction
+from mmkd_ext.evaluation.novel_class_metric import metric_table
+
+# --------------------------------------------------------------------------------------------------
+# Novel class metric.
+
 
 KNOWN, NOVEL, HEADS = 3, 3, 2
 OBJECTIVE = (0.9, 0.4)
@@ -213,3 +221,96 @@ def test_bad_number_of_known_classes():
         NovelClassMetric(0)
     with pytest.raises(ValueError, match=r'expected known_logits of shape \(4,\) but got \(3,\)'):
         NovelClassMetric(KNOWN + 1).process(None, make_samples(size=1))
+
+
+# --------------------------------------------------------------------------------------------------
+# Prediction.
+
+
+def sample(**changes):
+    known, novel = torch.tensor([0.1, 0.6, 0.2]), torch.tensor([[0.5, 0.3], [0.2, 0.9]])
+    fields = {'split_name': 'test', 'gt_label': torch.tensor([4]), 'known_logits': known, 'novel_logits': novel}
+    return {key: value for key, value in {**fields, **changes}.items() if value is not None}
+
+
+def test_each_head_competes_alone_and_with_the_known_classes():
+    prediction = read_prediction(sample(), num_known=3, caller='test')
+    assert prediction == Prediction('test', 4, task_aware=(0, 1), task_agnostic=(1, 4))
+
+
+def test_without_novel_head_the_known_head_answers():
+    prediction = read_prediction(sample(novel_logits=None), num_known=3, caller='test')
+    assert prediction == Prediction('test', 4, task_aware=(), task_agnostic=(1,))
+
+
+def test_agrees_with_numpy_on_random_logits():
+    known, novel = torch.randn(7), torch.randn(5, 4)
+    prediction = read_prediction(sample(known_logits=known, novel_logits=novel), num_known=7, caller='test')
+    for head in range(5):
+        scores = np.concatenate([known.numpy(), novel[head].numpy()])
+        assert prediction.task_agnostic[head] == scores.argmax()
+        assert prediction.task_aware[head] == scores[7:].argmax()
+
+
+def test_hidden_label_is_refused():
+    with pytest.raises(ValueError, match='got -1; set hide_labels=False'):
+        read_prediction(sample(gt_label=torch.tensor([-1])), num_known=3, caller='test')
+
+
+def test_width_must_be_the_number_of_known_classes():
+    with pytest.raises(ValueError, match=r'expected known_logits of shape \(4,\) but got \(3,\)'):
+        read_prediction(sample(), num_known=4, caller='test')
+
+
+@pytest.mark.parametrize('field', ['split_name', 'gt_label', 'known_logits'])
+def test_missing_field_is_named(field):
+    with pytest.raises(KeyError, match=f"test: expected predicted samples with '{field}'"):
+        read_prediction(sample(**{field: None}), num_known=3, caller='test')
+
+
+@pytest.mark.parametrize(
+    ('objective', 'best'),
+    [([2.0, 1.0, 3.0], 1), ([math.nan, 5.0, 4.0], 2), ([math.nan, math.nan], 0), ([1.0, 1.0], 0), ([], 0)],
+)
+def test_best_head_has_the_lowest_training_objective(objective, best):
+    assert best_head(objective) == best
+
+
+# --------------------------------------------------------------------------------------------------
+# Table.
+
+
+def metrics():
+    numbers = {'unlabelled_train/novel_acc': 90.0, 'test/v2_all': 80.0, 'test/v2_known': 95.5, 'test/all_nmi': 71.25}
+    return {**numbers, **{f'{key}_best': value + 1 for key, value in numbers.items()}}
+
+
+def test_numbers_stand_in_their_column():
+    lines = metric_table(metrics(), best=2).splitlines()
+    assert 'best head (2)' in lines[0]
+    assert lines[1].split()[:7] == ['split', 'protocol', 'all', 'known', 'novel', 'NMI', 'ARI']
+    aware = next(line for line in lines if 'task-aware' in line)
+    assert aware.split() == [
+        'unlabelled_train',
+        'task-aware',
+        '-',
+        '-',
+        '90.00',
+        '-',
+        '-',
+        '|',
+        '-',
+        '-',
+        '91.00',
+        '-',
+        '-',
+    ]
+    agnostic = next(line for line in lines if 'v2' in line)
+    assert agnostic.split()[3:8] == ['80.00', '95.50', '-', '71.25', '-']
+    assert agnostic.split()[9:] == ['81.00', '96.50', '-', '72.25', '-']
+
+
+def test_rows_without_numbers_are_left_out_and_all_lines_align():
+    lines = metric_table(metrics(), best=0).splitlines()
+    assert len(lines) == 4
+    assert len({line.index('|') for line in lines}) == 1

@@ -1,8 +1,19 @@
-"""Small line charts as inline SVG; the style sheet of the page gives the colours, so they follow its dark mode."""
+"""One self-contained HTML file about what was discovered. It needs no server, no network and no other file.
+
+The page is ``page/report.html.in``. Its styles and scripts are inlined and named by their hashes in the content
+security policy, so that nothing else can run, whatever names the files and classes have, and nothing can be loaded.
+Numbers, charts and tables are readable without JavaScript. Thumbnails of thousands of images are packed into a few
+pictures that a browser decodes when they come into view.
+"""
 
 import base64
+import io
 import json
+import math
+import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
@@ -10,23 +21,30 @@ from typing import Any
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from mmkd_ext.io import sha256, write_bytes
-from mmkd_ext.visualization.html import report as html_parts
-from mmkd_ext.visualization.html.result import DiscoveryResult, SummaryNumber, number_texts
-from mmkd_ext.visualization.html.sprites import COLUMNS, Sprites, pack_sprites
+from mmkd_ext.pictures import UNREADABLE, read_thumbnail
+from mmkd_ext.visualization.html.discovery_result import DiscoveryResult, Picture, SummaryNumber, number_texts
 
 __all__ = [
+    'COLUMNS',
     'DOUBTFUL',
+    'Sprites',
     'broken_part',
     'class_count_part',
     'curves_part',
     'line_chart',
+    'pack_sprites',
     'settings_part',
     'summary_numbers',
     'summary_part',
+    'thumbnail_side',
     'write_html_report',
 ]
+
+# --------------------------------------------------------------------------------------------------
+# Line charts as inline SVG; the style sheet of the page gives the colours, so they follow its dark mode.
 
 _WIDTH, _HEIGHT = 360, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 12, 40
@@ -112,7 +130,7 @@ def line_chart(
 
 
 # --------------------------------------------------------------------------------------------------
-# The parts of the HTML report that never change: numbers, charts and tables. They are readable without JavaScript.
+# The parts that never change: numbers, charts and tables.
 
 DOUBTFUL = 0.5
 """Below this confidence an image is called doubtful: its class is less likely than all others together."""
@@ -229,10 +247,82 @@ def _table(head: Sequence[str], rows: Iterable[tuple[str, str]]) -> str:
 
 
 # --------------------------------------------------------------------------------------------------
-# One self-contained HTML file about what was discovered. It needs no server, no network and no other file.
-#
-# The page is ``page/report.html.in``. Its styles and scripts are inlined and named by their hashes in the content
-# security policy, so that nothing else can run, whatever names the files and classes have, and nothing can be loaded.
+# Thumbnails.
+
+COLUMNS = 8
+"""Columns, and rows, of a sheet."""
+
+_MAX_SIDE = 128
+_MAX_PIXELS = 10_000 * 64 * 64
+"""Of all thumbnails together: at most 40 MB as base64 at the three bytes per four pixels that pure noise takes."""
+
+_QUALITY = 80
+
+
+@dataclass(frozen=True)
+class Sprites:
+    """Packed thumbnails.
+
+    Attributes:
+        side: Width and height of a cell in pixels.
+        sheets: WebP pictures of 8 x 8 cells each, row by row, the last one possibly with empty cells.
+        sizes: Width and height of each thumbnail in the upper left corner of its cell, int, (images, 2); 0, 0 if its
+            picture could not be read.
+    """
+
+    side: int
+    sheets: list[bytes]
+    sizes: np.ndarray
+
+
+def thumbnail_side(num_images: int) -> int:
+    """Return the side of a thumbnail in pixels: 128, and less for more than 2,500 images, so that the file stays small.
+
+    Args:
+        num_images: Number of images, >= 0.
+
+    Returns:
+        int: 64 for 10,000 images, 32 for 40,000.
+    """
+    return min(_MAX_SIDE, max(1, math.isqrt(_MAX_PIXELS // max(num_images, 1))))
+
+
+def _pack_sheet(pictures: Sequence[Picture], side: int) -> tuple[bytes, list[tuple[int, int]]]:
+    rows = -(-len(pictures) // COLUMNS)
+    sheet = Image.new('RGB', (COLUMNS * side, rows * side))
+    sizes = []
+    for cell, picture in enumerate(pictures):
+        try:
+            image = read_thumbnail(picture, side)
+        except UNREADABLE:
+            sizes.append((0, 0))
+            continue
+        sheet.paste(image, (cell % COLUMNS * side, cell // COLUMNS * side))
+        sizes.append(image.size)
+    buffer = io.BytesIO()
+    sheet.save(buffer, 'WEBP', quality=_QUALITY)
+    return buffer.getvalue(), sizes
+
+
+def pack_sprites(pictures: Sequence[Picture]) -> Sprites:
+    """Read all pictures and pack their thumbnails in this order.
+
+    Args:
+        pictures: Files or pixels. Neighbours share a sheet, so pictures that are seen together should be neighbours.
+
+    Returns:
+        Sprites: The same bytes for the same pictures.
+    """
+    side = thumbnail_side(len(pictures))
+    groups = [pictures[start : start + COLUMNS**2] for start in range(0, len(pictures), COLUMNS**2)]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        packed = list(pool.map(lambda group: _pack_sheet(group, side), groups))
+    sizes = [size for _, group_sizes in packed for size in group_sizes]
+    return Sprites(side, [sheet for sheet, _ in packed], np.array(sizes, dtype=np.int64).reshape(-1, 2))
+
+
+# --------------------------------------------------------------------------------------------------
+# The page.
 
 _ASSETS = Path(__file__).with_name('page')
 
@@ -288,11 +378,11 @@ def _page(result: DiscoveryResult, order: np.ndarray, sprites: Sprites) -> str:
         policy=policy,
         title=escape(result.title),
         style=style,
-        summary=html_parts.summary_part(result),
-        class_count=html_parts.class_count_part(result),
-        curves=html_parts.curves_part(result),
-        broken=html_parts.broken_part(result),
-        settings=html_parts.settings_part(result),
+        summary=summary_part(result),
+        class_count=class_count_part(result),
+        curves=curves_part(result),
+        broken=broken_part(result),
+        settings=settings_part(result),
         data=data,
         sheets='\n'.join(_sheet(index, sheet) for index, sheet in enumerate(sprites.sheets)),
         script=script,
@@ -312,7 +402,7 @@ def _data(result: DiscoveryResult, order: np.ndarray, sprites: Sprites) -> dict[
     return {
         'known': list(result.known_names),
         'novel': list(result.novel_names),
-        'doubtful': html_parts.DOUBTFUL,
+        'doubtful': DOUBTFUL,
         'paths': list(result.paths),
         'labels': np.asarray(result.labels).tolist(),
         'labelled': np.flatnonzero(is_labelled).tolist(),
