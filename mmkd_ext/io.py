@@ -1,14 +1,14 @@
-"""Files that are there whole or not at all, their digests, and the log of a run."""
+"""What leaves a process: files that are there whole or not at all, their digests, a run's log, tables for a console."""
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ['PARTIAL', 'read_scalars', 'replacing', 'sha256', 'write_bytes', 'write_text']
+__all__ = ['PARTIAL', 'read_scalars', 'replacing', 'sha256', 'table', 'write_bytes', 'write_text']
 
 PARTIAL = '.partial'
 """Ending of files that are being written, or were when the process was killed."""
@@ -76,10 +76,31 @@ def read_scalars(work_dir: Path) -> list[dict[str, Any]]:
     Returns:
         One dict per line; without the last line of a start that was killed while it wrote it.
     """
-    entries = []
+    entries: list[dict[str, Any]] = []
     for log in sorted(work_dir.glob('*/vis_data/scalars.json')):
         lines = log.read_text(encoding='utf-8').splitlines()
         if lines and not lines[-1].endswith('}'):
             lines.pop()
         entries += map(json.loads, lines)
     return entries
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Container[int] = ()) -> str:
+    """Align the columns of a table.
+
+    Args:
+        header: Titles of the columns.
+        rows: As many texts in each.
+        right: Indices of the columns that are aligned at their right end.
+
+    Returns:
+        One line per row, indented by two spaces.
+    """
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+
+    def aligned(line: Sequence[str]) -> Iterator[str]:
+        for column, (text, width) in enumerate(zip(line, widths, strict=True)):
+            yield text.rjust(width) if column in right else text.ljust(width)
+
+    return '\n'.join(f'  {"  ".join(aligned(line))}'.rstrip() for line in lines)

@@ -59,7 +59,8 @@ def scan(labelled: str, unlabelled: str) -> FolderImages:
     """
     known = list(_labelled_files(labelled))
     taken = {os.path.realpath(path) for path, _ in known}
-    files = known + [(path, None) for path in _unlabelled_files(unlabelled) if os.path.realpath(path) not in taken]
+    files: list[tuple[str, str | None]] = [*known]
+    files += [(path, None) for path in _unlabelled_files(unlabelled) if os.path.realpath(path) not in taken]
     seen = _look_at_all([path for path, _ in files])
     good = [(path, name, look) for (path, name), look in zip(files, seen, strict=True) if not isinstance(look, str)]
     broken = [(path, look) for (path, _), look in zip(files, seen, strict=True) if isinstance(look, str)]
@@ -107,7 +108,7 @@ def find_images(places: Iterable[str]) -> tuple[list[str], list[tuple[str, str]]
 def _labelled_files(labelled: str) -> Iterator[tuple[str, str]]:
     """Path and class name of each file."""
     if os.path.isfile(labelled):
-        yield from _read_csv(labelled, ('path', 'label'))
+        yield from ((path, label) for path, label in _read_csv(labelled, ('path', 'label')))
         return
     if not os.path.isdir(labelled):
         raise FileNotFoundError(f'scan: expected a folder or CSV of labelled images but found none at {labelled}')

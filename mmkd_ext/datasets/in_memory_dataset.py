@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dataset import default_collate
+from mmengine.dataset import BaseDataset, default_collate
 from mmengine.device import get_device
 from torch.utils.data import Dataset, get_worker_info
 
@@ -51,7 +51,7 @@ class InMemoryDataset(Dataset):
         ValueError: If images differ in shape, or the same sample looks different when read again.
     """
 
-    def __init__(self, dataset: Mapping[str, Any] | Dataset, device: str | None = None) -> None:
+    def __init__(self, dataset: Mapping[str, Any] | BaseDataset, device: str | None = None) -> None:
         self.dataset = DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset
         self.dataset.full_init()
         samples = [self.dataset[index] for index in range(len(self.dataset))]

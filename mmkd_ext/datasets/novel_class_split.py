@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.dataset import BaseDataset
 from mmengine.structures import BaseDataElement
 from torch.utils.data import Dataset
 
@@ -168,7 +169,7 @@ class NovelClassSplit(Dataset):
 
     def __init__(
         self,
-        dataset: dict | Dataset,
+        dataset: dict | BaseDataset,
         known: Classes,
         novel: list[int | str] | None = None,
         subset: str = 'all',
@@ -198,7 +199,7 @@ class NovelClassSplit(Dataset):
         source_labels = _source_labels(self.dataset)
         classes = _class_names(self.dataset, source_labels)
         known_ids, novel_ids = partition_classes(known, novel, classes)
-        self._metainfo = {
+        self._metainfo: dict[str, Any] = {
             'classes': tuple(classes[index] for index in known_ids + novel_ids),
             'num_known': len(known_ids),
         }
@@ -300,7 +301,7 @@ class NovelClassSplit(Dataset):
         return [UNLABELLED if self._is_hidden(idx) else int(self._labels[idx])]
 
 
-def _source_labels(dataset: Dataset) -> np.ndarray:
+def _source_labels(dataset: BaseDataset) -> np.ndarray:
     """Return the labels of the wrapped data set, (N,) int64."""
     caller = f'NovelClassSplit over {type(dataset).__name__}'
     try:
@@ -324,7 +325,7 @@ def _source_labels(dataset: Dataset) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def _class_names(dataset: Dataset, labels: np.ndarray) -> list[str]:
+def _class_names(dataset: BaseDataset, labels: np.ndarray) -> list[str]:
     """Return the names of all classes; their indices where the data set has no names."""
     num_classes = int(labels.max(initial=-1)) + 1
     names = list(dataset.metainfo.get('classes') or map(str, range(num_classes)))

@@ -414,6 +414,7 @@ def export_onnx(inferencer: DiscoveryInferencer, path: str | Path) -> None:
         verbose=False,
     )
     about = {'classes': inferencer.classes, 'num_known': inferencer.num_known, 'side': side, 'crop': crop}
+    assert program is not None  # torch.onnx.export returns none only without dynamo
     model = program.model_proto
     onnx.helper.set_model_props(model, {'discovery': json.dumps(about)})
     onnx.save(model, path)

@@ -105,7 +105,7 @@ def choose_recipe(
     """
     median = int(np.median(images.short_sides))
     num_images = len(images.paths)
-    shared = {
+    shared: dict[str, Any] = {
         'is_photo': not images.are_grey,
         'batch_size': max(2, min(128, sum(label >= 0 for label in images.labels))),  # stage one sees no others
         'contrast_batch_size': min(256, num_images),
@@ -235,7 +235,7 @@ class OutFolder:
         """Write ``<name>.json``. Names that are no Unicode come back as they were: json escapes them."""
         write_text(self.root / f'{name}.json', json.dumps(content, indent=1))
 
-    def read_json(self, name: str) -> Any | None:
+    def read_json(self, name: str) -> Any:
         """Read ``<name>.json``; ``None`` if there is none."""
         path = self.root / f'{name}.json'
         return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else None

@@ -246,8 +246,7 @@ class Steps:
     def run(self) -> DiscoveryResult:
         """Do all steps, in order, and return what was found."""
         self._scan()
-        trials = self._choose_number()
-        num_novel = self._given_number() if trials is None else best_trial(trials).num_novel
+        num_novel, trials = self._choose_number()
         self._train_discovery(num_novel)
         return self._report(trials, num_novel)
 
@@ -279,13 +278,19 @@ class Steps:
             return Config.fromfile(self.options.config).model.novel_head.num_classes
         return self.options.num_novel
 
-    def _choose_number(self) -> list[Trial] | None:
-        """Discoveries with the estimated number and its neighbours; None if the number was given."""
-        if self._given_number() is not None:
-            return None
-        trials = self.folder.read_json('num_novel')
-        if trials is not None:
-            return [Trial(**trial) for trial in trials]
+    def _choose_number(self) -> tuple[int, list[Trial] | None]:
+        """The number of novel classes, and how it was found; None if it was given."""
+        given = self._given_number()
+        if given is not None:
+            return given, None
+        trials = self._try_numbers()
+        return best_trial(trials).num_novel, trials
+
+    def _try_numbers(self) -> list[Trial]:
+        """Discoveries with the estimated number and its neighbours, or their results from the folder."""
+        finished = self.folder.read_json('num_novel')
+        if finished is not None:
+            return [Trial(**trial) for trial in finished]
         first = max(1, self._estimate().num_novel)  # a head for "none of these" at least
         assign_to = self._assign_to(first)
         self._train_known()

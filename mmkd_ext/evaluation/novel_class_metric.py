@@ -1,4 +1,4 @@
-"""What evaluation reads from one predicted sample, reduced to a few integers.
+"""The metric of novel class discovery: accuracy after matching, NMI and ARI, per split and head, and as a table.
 
 Shape suffixes: H heads, K known classes, N clusters of a novel head, C = K + N.
 """
@@ -13,6 +13,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
+from mmkd_ext.io import table
 from mmkd_ext.registry import METRICS
 from mmkd_ext.scores.cluster_accuracy import Contingency
 
@@ -91,7 +92,7 @@ def best_head(head_objective: Sequence[float]) -> int:
 
 
 # --------------------------------------------------------------------------------------------------
-# Discovery metrics as a table that fits a console.
+# The numbers as a table for a console.
 
 _COLUMNS = ('all', 'known', 'novel', 'NMI', 'ARI')
 
@@ -104,11 +105,6 @@ _ROWS = {
 """Name of a row -> metric key in each column."""
 
 
-def _cells(metrics: Mapping[str, Any], split: str, keys: tuple[str | None, ...], suffix: str) -> str:
-    values = [metrics.get(f'{split}/{key}{suffix}') for key in keys]
-    return ''.join('       -' if value is None else f'{value:8.2f}' for value in values)
-
-
 def metric_table(metrics: Mapping[str, Any], best: int) -> str:
     """Lay out the numbers of ``NovelClassMetric``: one row per split and protocol, mean over heads and best head.
 
@@ -117,23 +113,27 @@ def metric_table(metrics: Mapping[str, Any], best: int) -> str:
         best: Index of the best head by training objective.
 
     Returns:
-        str: Lines of at most 100 characters.
+        str: Two lines of titles, then the rows.
     """
-    splits = list(dict.fromkeys(key.split('/')[0] for key in metrics))
-    width = max(len('split'), *map(len, splits))
-    header = ''.join(f'{name:>8}' for name in _COLUMNS)
-    lines = [f'{"split":<{width}}  {"protocol":<16}{header}   |{header}']
-    lines.insert(0, f'{"":<{width}}  {"":<16}{"mean over heads":>40}   |{f"best head ({best})":>40}')
-    for split in splits:
-        for name, keys in _ROWS.items():
-            if any(f'{split}/{key}' in metrics for key in keys):
-                mean, chosen = (_cells(metrics, split, keys, suffix) for suffix in ('', '_best'))
-                lines.append(f'{split:<{width}}  {name:<16}{mean}   |{chosen}')
-    return '\n'.join(lines)
+
+    def cells(split: str, keys: Sequence[str | None], suffix: str) -> list[str]:
+        values = [metrics.get(f'{split}/{key}{suffix}') for key in keys]
+        return ['-' if value is None else f'{value:.2f}' for value in values]
+
+    rows = [
+        [split, name, *cells(split, keys, ''), '|', *cells(split, keys, '_best')]
+        for split in dict.fromkeys(key.split('/')[0] for key in metrics)
+        for name, keys in _ROWS.items()
+        if any(f'{split}/{key}' in metrics for key in keys)
+    ]
+    numbers = table(['split', 'protocol', *_COLUMNS, '|', *_COLUMNS], rows, right=range(2, 13))
+    bar, end = numbers.index('|'), numbers.index('\n')
+    titles = f'{"mean over heads":>{bar - 2}}  |{f"best head ({best})":>{end - bar - 1}}'
+    return f'{titles}\n{numbers}'
 
 
 # --------------------------------------------------------------------------------------------------
-# The metric of novel class discovery: accuracy after matching, NMI and ARI, per split and head.
+# The metric.
 
 _PROTOCOLS = ('v1', 'v2', 'v3')
 
@@ -212,7 +212,8 @@ class NovelClassMetric(BaseMetric):
         for prediction in results:
             by_split[prediction.split].append(prediction)
         if not results[0].task_aware:
-            return _without_nan((f'{split}/known_acc', self._known_accuracy(rows)) for split, rows in by_split.items())
+            accuracies = ((f'{split}/known_acc', self._known_accuracy(rows)) for split, rows in by_split.items())
+            return {**_without_nan(accuracies)}
 
         best = best_head([float(objective) for objective in self._head_objective])
         heads_of = {split: self._score_heads(rows) for split, rows in by_split.items()}

@@ -99,9 +99,9 @@ class CurveHistory:
         """
         for mine, theirs in ((self.losses, other.losses), (self.metrics, other.metrics)):
             for name, points in theirs.items():
-                values = {progress: value for progress, value in points if progress <= until}
-                values |= dict(mine.get(name, []))
-                mine[name] = [list(point) for point in sorted(values.items())]
+                earlier = [point for point in points if point[0] <= until]
+                by_progress = {point[0]: point for point in [*earlier, *mine.get(name, [])]}
+                mine[name] = [list(by_progress[progress]) for progress in sorted(by_progress)]
 
 
 def _add(curves: _Curves, name: str, progress: float, value: float) -> None:

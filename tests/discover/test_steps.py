@@ -112,7 +112,7 @@ def test_a_given_number_needs_no_estimate_and_a_config_takes_over(discovered, ph
     trained = []
     steps.stages.train = lambda stage, settings, headline: trained.append((stage, settings))
     steps._scan()
-    assert steps._choose_number() is None
+    assert steps._choose_number()[1] is None
     steps._train_discovery(3)
     assert [stage for stage, _ in trained] == ['stage_one', 'discovery']
     assert trained[1][1]['custom_hooks'][-1]['terms']['crkd']['loss']['loss_weight'] == 0.5

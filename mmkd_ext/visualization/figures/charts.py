@@ -11,7 +11,7 @@ from mmkd_ext.visualization.figures import style
 
 __all__ = ['grouped_bars_figure', 'num_classes_figure']
 
-Series = Mapping[str, Sequence[tuple[float, float]]]
+Series = Mapping[str, Sequence[Sequence[float]]]
 """Name of a curve -> its points (progress, value)."""
 
 _LINE_HEIGHT = 0.062
@@ -167,7 +167,7 @@ def _draw(
     axes.errorbar(numbers, values, errors, color=style.class_colour(colour), marker='o', markersize=3, linewidth=1)
     axes.axvline(estimate, color=style.MUTED, linewidth=0.8, linestyle='--')
     axes.set_xscale('log')
-    axes.set_xticks(numbers, numbers, size=style.SMALL)
+    axes.set_xticks(numbers, [str(number) for number in numbers], size=style.SMALL)
     axes.minorticks_off()
     axes.grid(axis='y', color=style.GRID, linewidth=0.6)
     axes.set_axisbelow(True)

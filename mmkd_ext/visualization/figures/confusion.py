@@ -90,8 +90,8 @@ def confusion_figure(
     axes.spines[:].set_visible(True)
     if max(counts_RS.shape) <= _MOST_CELLS_WITH_COUNTS:
         _write_counts(axes, counts_RS, share_RS)
-    axes.set_yticks(*_ticks([class_names[row] for row in rows]))
-    axes.set_xticks(*_ticks([output_names[column] for column in columns]), rotation=90)
+    axes.set_yticks(*_ticks([class_names[row] for row in rows.tolist()]))
+    axes.set_xticks(*_ticks([output_names[column] for column in columns.tolist()]), rotation=90)
     axes.set(xlabel='model output, in matched order', ylabel='true class')
     is_known_column = (matched_C[columns] != UNMATCHED) & (matched_C[columns] < num_known)
     _separate(axes, int((rows < num_known).sum()), int(is_known_column.sum()), share_RS.shape)

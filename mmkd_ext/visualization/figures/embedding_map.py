@@ -72,7 +72,7 @@ def _name_groups(axes: Axes, points: np.ndarray, groups: np.ndarray, names: Sequ
             continue
         placed.append(box)
         weight = 'bold' if group >= num_known else 'normal'
-        text = axes.text(*place, names[group], size=type_size, weight=weight, ha='center', va='center')
+        text = axes.text(place[0], place[1], names[group], size=type_size, weight=weight, ha='center', va='center')
         text.set_path_effects([patheffects.withStroke(linewidth=2.0, foreground='white', alpha=0.85)])
 
 
@@ -85,10 +85,17 @@ def _scatter(axes: Axes, points: np.ndarray, groups: np.ndarray, is_known: np.nd
     """Novel classes as filled dots, known ones as small open rings."""
     colours = np.array([style.class_colour(group) for group in groups.tolist()])
     size = _dot_size(max(len(points), 1))
+    x, y = points.T
     axes.scatter(
-        *points[is_known].T, s=size * 0.8, facecolors='none', edgecolors=colours[is_known], linewidths=0.5, alpha=0.8
+        x[is_known],
+        y[is_known],
+        s=size * 0.8,
+        facecolors='none',
+        edgecolors=colours[is_known],
+        linewidths=0.5,
+        alpha=0.8,
     )
-    axes.scatter(*points[~is_known].T, s=size, c=colours[~is_known], linewidths=0, alpha=0.8)
+    axes.scatter(x[~is_known], y[~is_known], s=size, c=colours[~is_known], linewidths=0, alpha=0.8)
 
 
 @style.styled

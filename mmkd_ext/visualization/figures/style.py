@@ -34,34 +34,34 @@ SMALL, BODY, TITLE = 7.0, 8.0, 10.0
 
 DPI = 200
 
-_RC = {
-    'font.family': 'sans-serif',
-    'font.size': BODY,
-    'text.color': TEXT,
-    'axes.labelcolor': TEXT,
-    'axes.edgecolor': MUTED,
-    'axes.linewidth': 0.6,
-    'axes.titlesize': BODY + 1,
-    'axes.titleweight': 'bold',
-    'axes.titlelocation': 'left',
-    'axes.spines.top': False,
-    'axes.spines.right': False,
-    'xtick.color': MUTED,
-    'ytick.color': MUTED,
-    'xtick.labelcolor': TEXT,
-    'ytick.labelcolor': TEXT,
-    'xtick.labelsize': BODY,
-    'ytick.labelsize': BODY,
-    'xtick.major.size': 2.5,
-    'ytick.major.size': 2.5,
-    'xtick.major.width': 0.6,
-    'ytick.major.width': 0.6,
-    'legend.frameon': False,
-    'legend.fontsize': BODY,
-    'axes.formatter.use_mathtext': True,
-}
-
-styled = matplotlib.rc_context(_RC)
+styled = matplotlib.rc_context(
+    {
+        'font.family': 'sans-serif',
+        'font.size': BODY,
+        'text.color': TEXT,
+        'axes.labelcolor': TEXT,
+        'axes.edgecolor': MUTED,
+        'axes.linewidth': 0.6,
+        'axes.titlesize': BODY + 1,
+        'axes.titleweight': 'bold',
+        'axes.titlelocation': 'left',
+        'axes.spines.top': False,
+        'axes.spines.right': False,
+        'xtick.color': MUTED,
+        'ytick.color': MUTED,
+        'xtick.labelcolor': TEXT,
+        'ytick.labelcolor': TEXT,
+        'xtick.labelsize': BODY,
+        'ytick.labelsize': BODY,
+        'xtick.major.size': 2.5,
+        'ytick.major.size': 2.5,
+        'xtick.major.width': 0.6,
+        'ytick.major.width': 0.6,
+        'legend.frameon': False,
+        'legend.fontsize': BODY,
+        'axes.formatter.use_mathtext': True,
+    }
+)
 """Decorator of every figure function: the shared settings hold while the figure is drawn, and nowhere else."""
 
 
@@ -73,7 +73,7 @@ def new_figure(width: float, height: float) -> Figure:
 def set_titles(figure: Figure, title: str, subtitle: str) -> None:
     """Write a bold title and a grey line below it, both flush left."""
     height = figure.get_figheight()
-    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.5 / height))
+    figure.set_layout_engine('constrained', rect=(0, 0, 1, 1 - 0.5 / height))
     figure.text(0.012, 1 - 0.08 / height, title, size=TITLE, weight='bold', va='top')
     figure.text(0.012, 1 - 0.29 / height, subtitle, size=BODY, color=MUTED, va='top')
 

@@ -54,7 +54,8 @@ _MAX_DOTS = 40
 
 def _ticks(low: float, high: float, *, is_integer: bool = False) -> np.ndarray:
     """Round numbers that cover [low, high]."""
-    return MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10], integer=is_integer, min_n_ticks=2).tick_values(low, high)
+    locator = MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10], integer=is_integer, min_n_ticks=2)
+    return np.asarray(locator.tick_values(low, high))
 
 
 def _place(values: np.ndarray, low: float, high: float, start: float, end: float) -> np.ndarray:
