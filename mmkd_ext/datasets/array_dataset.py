@@ -1,13 +1,15 @@
-"""Base of the data sets whose samples have labels."""
+"""Bases of the data sets whose samples have labels, on disk or in memory, and the one that needs no download."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmengine.dataset import BaseDataset
 
+from mmkd_ext.ops.checks import check_choice
 from mmkd_ext.registry import DATASETS
 
-__all__ = ['LabelledDataset']
+__all__ = ['ArrayDataset', 'Digits', 'LabelledDataset', 'names_in']
 
 
 class LabelledDataset(BaseDataset):
@@ -24,8 +26,9 @@ class LabelledDataset(BaseDataset):
         return [super().get_data_info(idx)['gt_label']]
 
 
-# --------------------------------------------------------------------------------------------------
-# Base of the data sets that fit into memory as one array of images.
+def names_in(folder: Path) -> list[str] | str:
+    """Return for a message what lies in a folder, the first dozen of it."""
+    return sorted(path.name for path in folder.iterdir())[:12] if folder.is_dir() else 'no such folder'
 
 
 class ArrayDataset(LabelledDataset):
@@ -54,10 +57,6 @@ class ArrayDataset(LabelledDataset):
         return [{'img': image, 'gt_label': label} for image, label in zip(images, labels.tolist(), strict=True)]
 
 
-# --------------------------------------------------------------------------------------------------
-# The data set that needs no download: handwritten digits that come with scikit-learn.
-
-
 @DATASETS.register_module()
 class Digits(ArrayDataset):
     """1797 real images of handwritten digits, 8 x 8 grey values, from ``sklearn.datasets.load_digits``.
@@ -79,8 +78,7 @@ class Digits(ArrayDataset):
     METAINFO = {'classes': tuple('0123456789')}  # noqa: RUF012 (mmengine's convention)
 
     def __init__(self, split: str = 'train', **kwargs: Any) -> None:
-        if split not in ('train', 'test'):
-            raise ValueError(f"Digits: expected split 'train' or 'test' but got {split!r}; choose one of the two")
+        check_choice('Digits', ('train', 'test'), split=split)
         self.split = split
         super().__init__(**kwargs)
 

@@ -1,6 +1,10 @@
-"""Readers of the two official file formats of CIFAR; nothing here executes what a file asks for.
+"""CIFAR-10 and CIFAR-100 from the official binary files or the official Python pickles; nothing is downloaded.
 
-Both readers return images as (N, 32, 32, 3) uint8 in RGB order and labels as a dict of (N,) integer arrays.
+Both readers return images as (N, 32, 32, 3) uint8 in RGB order and labels as a dict of (N,) integer arrays; neither
+executes what a file asks for.
+
+Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009,
+https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
 import io
@@ -11,7 +15,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from mmkd_ext.datasets.array_dataset import ArrayDataset
+from mmkd_ext.datasets.array_dataset import ArrayDataset, names_in
+from mmkd_ext.ops.checks import check_choice
 from mmkd_ext.registry import DATASETS
 
 IMAGE_BYTES = 3 * 32 * 32
@@ -126,10 +131,7 @@ def read_pickle(path: Path, label_names: tuple[str, ...], num_images: int) -> tu
 
 
 # --------------------------------------------------------------------------------------------------
-# CIFAR-10 and CIFAR-100 from the official binary files or the official Python pickles; nothing is downloaded.
-#
-# Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009,
-# https://www.cs.toronto.edu/~kriz/cifar.html.
+# The data sets.
 
 # ruff: noqa: SIM905 (a hundred names are easier to read without quotes)
 
@@ -157,7 +159,7 @@ CIFAR100_CLASSES = tuple(
 )
 
 
-class Layout(NamedTuple):
+class OfficialForm(NamedTuple):
     """One official form of a data set on disk.
 
     Attributes:
@@ -176,20 +178,18 @@ class Layout(NamedTuple):
 class _CIFAR(ArrayDataset):
     """What both data sets share; `images_per_file` are the official numbers, which a truncated file does not have."""
 
-    layouts: ClassVar[tuple[Layout, ...]]
+    layouts: ClassVar[tuple[OfficialForm, ...]]
     images_per_file: ClassVar[dict[str, int]]
 
     def __init__(self, data_root: str, split: str = 'train', **kwargs: Any) -> None:
-        if split not in ('train', 'test'):
-            caller = type(self).__name__
-            raise ValueError(f"{caller}: expected split 'train' or 'test' but got {split!r}; choose one of the two")
+        check_choice(type(self).__name__, ('train', 'test'), split=split)
         self.split = split
         super().__init__(data_root=data_root, **kwargs)
 
-    def _label_name(self, layout: Layout) -> str:
+    def _label_name(self, layout: OfficialForm) -> str:
         return layout.label_names[-1]
 
-    def _find(self) -> tuple[Path, Layout]:
+    def _find(self) -> tuple[Path, OfficialForm]:
         """Return the folder of the files of this split, ``data_root`` itself or the archive's folder in it."""
         root = Path(self.data_root).expanduser()
         for layout in self.layouts:
@@ -199,10 +199,9 @@ class _CIFAR(ArrayDataset):
         expected = ' or '.join(
             f'{", ".join(layout.files[self.split])} (there or in {layout.folder}/)' for layout in self.layouts
         )
-        found = sorted(path.name for path in root.iterdir()) if root.is_dir() else 'no such folder'
         raise FileNotFoundError(
-            f'{type(self).__name__}: expected in {root.absolute()} {expected} but got {found}; unpack the binary or '
-            'python archive of https://www.cs.toronto.edu/~kriz/cifar.html there, or set data_root'
+            f'{type(self).__name__}: expected in {root.absolute()} {expected} but got {names_in(root)}; unpack '
+            'the binary or python archive of https://www.cs.toronto.edu/~kriz/cifar.html there, or set data_root'
         )
 
     def load_arrays(self) -> tuple[np.ndarray, np.ndarray]:
@@ -244,13 +243,13 @@ class CIFAR10(_CIFAR):
     METAINFO = {'classes': CIFAR10_CLASSES}  # noqa: RUF012 (mmengine's convention)
     images_per_file: ClassVar = {'train': 10_000, 'test': 10_000}
     layouts = (
-        Layout(
+        OfficialForm(
             'cifar-10-batches-bin',
             {'train': tuple(f'data_batch_{i}.bin' for i in range(1, 6)), 'test': ('test_batch.bin',)},
             read_binary,
             ('labels',),
         ),
-        Layout(
+        OfficialForm(
             'cifar-10-batches-py',
             {'train': tuple(f'data_batch_{i}' for i in range(1, 6)), 'test': ('test_batch',)},
             read_pickle,
@@ -279,13 +278,13 @@ class CIFAR100(_CIFAR):
     METAINFO = {'classes': CIFAR100_CLASSES}  # noqa: RUF012 (mmengine's convention)
     images_per_file: ClassVar = {'train': 50_000, 'test': 10_000}
     layouts = (
-        Layout(
+        OfficialForm(
             'cifar-100-binary',
             {'train': ('train.bin',), 'test': ('test.bin',)},
             read_binary,
             ('coarse_labels', 'fine_labels'),
         ),
-        Layout(
+        OfficialForm(
             'cifar-100-python',
             {'train': ('train',), 'test': ('test',)},
             read_pickle,
@@ -294,12 +293,11 @@ class CIFAR100(_CIFAR):
     )
 
     def __init__(self, data_root: str, split: str = 'train', label: str = 'fine', **kwargs: Any) -> None:
-        if label not in ('fine', 'coarse'):
-            raise ValueError(f"CIFAR100: expected label 'fine' or 'coarse' but got {label!r}; choose one of the two")
+        check_choice('CIFAR100', ('fine', 'coarse'), label=label)
         self.label = label
         if label == 'coarse':
             kwargs['metainfo'] = {'classes': CIFAR100_COARSE_CLASSES, **kwargs.get('metainfo', {})}
         super().__init__(data_root=data_root, split=split, **kwargs)
 
-    def _label_name(self, layout: Layout) -> str:
+    def _label_name(self, layout: OfficialForm) -> str:
         return f'{self.label}_labels'

@@ -1,4 +1,4 @@
-"""Finds the images in folders, or in a CSV of paths, and which of them can be read."""
+"""Images in folders or in a CSV of paths: which of them can be read, and a data set of them."""
 
 import csv
 import json
@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mmkd_ext.datasets.array_dataset import LabelledDataset
+from mmkd_ext.ops.checks import check_choice
 from mmkd_ext.pictures import read_square
 from mmkd_ext.registry import DATASETS
 
@@ -173,7 +174,7 @@ def _look_at(path: str) -> tuple[int, bool] | str:
 
 
 # --------------------------------------------------------------------------------------------------
-# Images of a list in a JSON file, some of them with a label.
+# The data set of what was found.
 
 
 @DATASETS.register_module()
@@ -196,8 +197,7 @@ class ListedImages(LabelledDataset):
     """
 
     def __init__(self, ann_file: str, side: int, subset: str = 'all', in_memory: bool = False, **kwargs: Any) -> None:
-        if subset not in ('all', 'labelled'):
-            raise ValueError(f"ListedImages: expected subset 'all' or 'labelled' but got {subset!r}; choose one")
+        check_choice('ListedImages', ('all', 'labelled'), subset=subset)
         if not Path(ann_file).is_file():
             raise FileNotFoundError(f'ListedImages: expected a list of images at {ann_file} but found none')
         self.side = side

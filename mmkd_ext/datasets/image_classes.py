@@ -1,4 +1,4 @@
-"""Base of the data sets whose training and test classes are disjoint, as retrieval needs them."""
+"""Data sets whose training and test classes are disjoint, as retrieval needs them; nothing is downloaded."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from scipy import io
 
-from mmkd_ext.datasets.array_dataset import LabelledDataset
+from mmkd_ext.datasets.array_dataset import LabelledDataset, names_in
+from mmkd_ext.ops.checks import check_choice
 from mmkd_ext.registry import DATASETS
 
 __all__ = ['CUB200', 'Cars196', 'ImageClasses', 'StanfordOnlineProducts']
@@ -31,10 +32,7 @@ class ImageClasses(LabelledDataset):
     """
 
     def __init__(self, data_root: str, split: str, **kwargs: Any) -> None:
-        if split not in ('train', 'test'):
-            raise ValueError(
-                f"{type(self).__name__}: expected split 'train' or 'test' but got {split!r}; choose one of the two"
-            )
+        check_choice(type(self).__name__, ('train', 'test'), split=split)
         self.split = split
         super().__init__(ann_file='', data_root=data_root, **kwargs)
 
@@ -68,9 +66,8 @@ class ImageClasses(LabelledDataset):
         Returns:
             The error, to be raised.
         """
-        found = sorted(path.name for path in root.iterdir())[:12] if root.is_dir() else 'no such folder'
         return FileNotFoundError(
-            f'{type(self).__name__}: expected in {root.absolute()} {expected} but got {found}; '
+            f'{type(self).__name__}: expected in {root.absolute()} {expected} but got {names_in(root)}; '
             'unpack the official archive there, or set data_root'
         )
 
@@ -120,7 +117,7 @@ class ImageClasses(LabelledDataset):
 
 
 # --------------------------------------------------------------------------------------------------
-# CUB-200-2011 for retrieval: 100 species to train on, 100 others to search; nothing is downloaded.
+# CUB-200-2011 for retrieval: 100 species to train on, 100 others to search.
 #
 # Source: Wah et al., The Caltech-UCSD Birds-200-2011 Dataset, Caltech CNS-TR-2011-001.
 
@@ -162,7 +159,7 @@ class CUB200(ImageClasses):
 
 
 # --------------------------------------------------------------------------------------------------
-# Cars196 for retrieval: 98 models to train on, 98 others to search; nothing is downloaded.
+# Cars196 for retrieval: 98 models to train on, 98 others to search.
 #
 # Source: Krause et al., 3D Object Representations for Fine-Grained Categorization, 3dRR 2013.
 
@@ -223,7 +220,7 @@ class Cars196(ImageClasses):
 
 
 # --------------------------------------------------------------------------------------------------
-# Stanford Online Products: 22,634 products on sale, a few photos of each; nothing is downloaded.
+# Stanford Online Products: 22,634 products on sale, a few photos of each.
 #
 # Source: Song et al., Deep Metric Learning via Lifted Structured Feature Embedding, CVPR 2016, arXiv 1511.06452.
 

@@ -8,7 +8,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from mmkd_ext.datasets.array_dataset import LabelledDataset
+from mmkd_ext.datasets.array_dataset import LabelledDataset, names_in
+from mmkd_ext.ops.checks import check_choice
 from mmkd_ext.registry import DATASETS
 
 __all__ = ['MiniImageNet']
@@ -35,10 +36,7 @@ class MiniImageNet(LabelledDataset):
     """
 
     def __init__(self, data_root: str, split: str, **kwargs: Any) -> None:
-        if split not in NUM_CLASSES:
-            raise ValueError(
-                f'MiniImageNet: expected split in {tuple(NUM_CLASSES)} but got {split!r}; choose one of these'
-            )
+        check_choice('MiniImageNet', tuple(NUM_CLASSES), split=split)
         self.split = split
         super().__init__(ann_file=f'{split}.csv', data_root=data_root, **kwargs)
 
@@ -59,10 +57,9 @@ class MiniImageNet(LabelledDataset):
 
     def _read_rows(self, path: Path) -> list[tuple[str, str]]:
         if not path.is_file():
-            found = sorted(item.name for item in path.parent.iterdir()) if path.parent.is_dir() else 'no such folder'
             raise FileNotFoundError(
-                f'MiniImageNet: expected {path.name} in {path.parent.absolute()} but got {found}; put the split files '
-                'of Ravi and Larochelle there, beside the folder images, or set data_root'
+                f'MiniImageNet: expected {path.name} in {path.parent.absolute()} but got {names_in(path.parent)}; '
+                'put the split files of Ravi and Larochelle there, beside the folder images, or set data_root'
             )
         rows = _read_columns(path)
         num_classes = len({name for _, name in rows})

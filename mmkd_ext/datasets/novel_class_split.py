@@ -1,4 +1,4 @@
-"""Which classes of a data set are known and which are novel."""
+"""Known and novel classes over any data set with labels; hidden labels do not exist downstream."""
 
 import json
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.structures import BaseDataElement
 from torch.utils.data import Dataset
 
+from mmkd_ext.ops.checks import check_choice
 from mmkd_ext.registry import DATASETS
 
 # Order in which the official code of Cr-KD strings the novel classes of an SSB split together.
@@ -110,7 +111,7 @@ def partition_classes(
 
 
 # --------------------------------------------------------------------------------------------------
-# Known and novel classes over any data set with labels; hidden labels do not exist downstream.
+# The data set.
 
 UNLABELLED = -1
 
@@ -178,10 +179,7 @@ class NovelClassSplit(Dataset):
         hide_labels: bool = True,
         name: str = 'train',
     ) -> None:
-        if subset not in ('all', 'labelled', 'unlabelled'):
-            raise ValueError(
-                f"NovelClassSplit: expected subset 'all', 'labelled' or 'unlabelled' but got {subset!r}; choose one"
-            )
+        check_choice('NovelClassSplit', ('all', 'labelled', 'unlabelled'), subset=subset)
         if not 0 < labelled_fraction <= 1:
             raise ValueError(
                 f'NovelClassSplit: expected labelled_fraction in (0, 1] but got {labelled_fraction}; 1 labels all '

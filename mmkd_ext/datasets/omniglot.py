@@ -1,11 +1,13 @@
-"""Omniglot on disk: two arrays, or the official folders ``images_background/<alphabet>/character01/0709_01.png``.
+"""Omniglot: 1623 handwritten characters of 50 alphabets, 20 drawings of each; nothing is downloaded.
 
-Both give the drawings of one character as (20, 105, 105) bool, True for paper and False for ink, in the order of the
-drawers.
+On disk it is two arrays, or the official folders ``images_background/<alphabet>/character01/0709_01.png``. Both give
+the drawings of one character as (20, 105, 105) bool, True for paper and False for ink, in the order of the drawers.
 
-Shape suffixes: M characters of a part, P = 20 drawings of each, Y rows and X columns.
+Source: Lake, Salakhutdinov and Tenenbaum, Human-level concept learning through probabilistic program induction,
+Science 2015, https://github.com/brendenlake/omniglot.
 
-Shape suffixes: C characters, R rotations, P = 20 drawings of each, S side of an image.
+Shape suffixes: M characters of a part, C of a split, P = 20 drawings of each, Y rows and X columns, R rotations, S side
+of a scaled image.
 """
 
 import zipfile
@@ -16,7 +18,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmkd_ext.datasets.array_dataset import ArrayDataset
+from mmkd_ext.datasets.array_dataset import ArrayDataset, names_in
+from mmkd_ext.ops.checks import check_choice
 from mmkd_ext.registry import DATASETS
 
 __all__ = ['ALPHABETS', 'NUM_DRAWINGS', 'SIDE', 'Character', 'Omniglot', 'read_characters']
@@ -108,10 +111,10 @@ def read_characters(root: Path, characters: Sequence[Character]) -> list[np.ndar
     if all((root / f'images_{part}').is_dir() for part in parts):
         return [_read_folder(root / f'images_{p}' / a / f'character{n:02d}') for p, a, n in characters]
     expected = ' and '.join(f'images_{part}.npz or images_{part}/' for part in parts)
-    found = sorted(path.name for path in root.iterdir()) if root.is_dir() else 'no such folder'
     raise FileNotFoundError(
-        f'Omniglot: expected in {root.absolute()} {expected} but got {found}; unpack images_background.zip and '
-        'images_evaluation.zip of https://github.com/brendenlake/omniglot there, or set data_root'
+        f'Omniglot: expected in {root.absolute()} {expected} but got {names_in(root)}; unpack '
+        'images_background.zip and images_evaluation.zip of https://github.com/brendenlake/omniglot there, or set '
+        'data_root'
     )
 
 
@@ -154,10 +157,7 @@ def _read_drawing(path: Path) -> np.ndarray:
 
 
 # --------------------------------------------------------------------------------------------------
-# Omniglot: 1623 handwritten characters of 50 alphabets, 20 drawings of each; nothing is downloaded.
-#
-# Source: Lake, Salakhutdinov and Tenenbaum, Human-level concept learning through probabilistic program induction,
-# Science 2015, https://github.com/brendenlake/omniglot.
+# Splits and classes.
 
 SPLITS = ('train', 'val', 'trainval', 'test', 'background', 'evaluation')
 
@@ -218,8 +218,7 @@ class Omniglot(ArrayDataset):
     def __init__(
         self, data_root: str, split: str, rotations: bool = False, image_size: int = 28, **kwargs: Any
     ) -> None:
-        if split not in SPLITS:
-            raise ValueError(f'Omniglot: expected split in {SPLITS} but got {split!r}; choose one of these')
+        check_choice('Omniglot', SPLITS, split=split)
         if image_size < 1:
             raise ValueError(f'Omniglot: expected image_size >= 1 but got {image_size}; 28 is in common use')
         self.rotations, self.image_size = rotations, image_size

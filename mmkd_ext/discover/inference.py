@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from mmkd_ext.checkpoint import load_checkpoint_safely
+from mmkd_ext.clustering.num_classes import unit_features
 from mmkd_ext.datasets.folder_images import FolderImages
 from mmkd_ext.discover.recipe import OutFolder
 from mmkd_ext.distill import Recorder
@@ -205,7 +206,7 @@ def map_points(embedding_ND: np.ndarray, seed: int = 0) -> np.ndarray:
     if len(embedding_ND) <= _MAX_PROJECTED:
         return project(embedding_ND, seed)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(embedding_ND))[:_MAX_PROJECTED])
-    unit_ND = embedding_ND / np.maximum(np.linalg.norm(embedding_ND, axis=1, keepdims=True), 1e-12)
+    unit_ND = unit_features(embedding_ND)
     points_N2 = np.empty((len(embedding_ND), 2))
     points_N2[chosen] = project(embedding_ND[chosen], seed)
     others = np.setdiff1d(np.arange(len(embedding_ND)), chosen)

@@ -9,6 +9,7 @@ from mmengine.evaluator import BaseMetric
 from scipy.stats import sem
 from torch import Tensor
 
+from mmkd_ext.evaluation.retrieval_metric import EmbeddedSample, read_embedding
 from mmkd_ext.functional.prototypical import draw_episodes, nearest_prototype
 from mmkd_ext.registry import METRICS
 
@@ -72,23 +73,11 @@ class FewShotMetric(BaseMetric):
 
         Args:
             data_batch: Not used.
-            data_samples: Predicted samples as dicts with ``embedding`` (D,) and ``gt_label`` (1,).
+            data_samples: Predicted samples as dicts (:func:`read_embedding`).
         """
-        for sample in data_samples:
-            if 'embedding' not in sample or 'gt_label' not in sample:
-                raise KeyError(
-                    f"FewShotMetric: expected predicted samples with 'embedding' and 'gt_label' but got "
-                    f'{sorted(sample)}; evaluate a PrototypicalNetwork on data that has labels'
-                )
-            if sample['embedding'].ndim != 1:
-                raise ValueError(
-                    f'FewShotMetric: expected an embedding of shape (D,) but got {tuple(sample["embedding"].shape)}; '
-                    'pool maps to one vector'
-                )
-            # Of NumPy, since a pickled row of a tensor takes the whole tensor with it to the other processes.
-            self.results.append((sample['embedding'].float().cpu().numpy(), int(sample['gt_label'])))
+        self.results += [read_embedding(sample, 'FewShotMetric') for sample in data_samples]
 
-    def compute_metrics(self, results: list[tuple[np.ndarray, int]]) -> dict[str, float]:
+    def compute_metrics(self, results: list[EmbeddedSample]) -> dict[str, float]:
         """Play the episodes with the embeddings of all processes.
 
         Args:
@@ -99,12 +88,12 @@ class FewShotMetric(BaseMetric):
         """
         if not results:
             raise ValueError('FewShotMetric: expected samples but got none; check the evaluation data set')
-        embedding_BD = torch.from_numpy(np.stack([embedding for embedding, _ in results]))
+        embedding_BD = torch.from_numpy(np.stack([sample.embedding for sample in results]))
         if not embedding_BD.isfinite().all():
             raise ValueError(
                 'FewShotMetric: expected finite embeddings but got NaN or infinite values; check the model'
             )
-        labels_B = np.array([label for _, label in results])
+        labels_B = np.array([sample.label for sample in results])
         metrics = {}
         for num_ways, num_shots in self.tasks:
             generator = np.random.default_rng(self.seed)

@@ -130,7 +130,10 @@ def read_embedding(sample: Mapping[str, Any], caller: str) -> EmbeddedSample:
         KeyError: A field is missing.
         ValueError: The embedding is not a vector.
     """
-    for key, remedy in (('embedding', 'evaluate a metric learner'), ('gt_label', 'evaluate on data that has labels')):
+    for key, remedy in (
+        ('embedding', 'evaluate a model that embeds'),
+        ('gt_label', 'evaluate on data that has labels'),
+    ):
         if key not in sample:
             raise KeyError(f'{caller}: expected predicted samples with {key!r} but got {sorted(sample)}; {remedy}')
     embedding = torch.as_tensor(sample['embedding']).detach().cpu()
@@ -139,5 +142,5 @@ def read_embedding(sample: Mapping[str, Any], caller: str) -> EmbeddedSample:
             f'{caller}: expected an embedding of shape (D,) but got {tuple(embedding.shape)}; pool maps to one vector'
         )
     embedding = embedding.to(torch.promote_types(embedding.dtype, torch.float32))
-    # A copy: the rows of a batch are views that would keep all of it.
+    # A copy: the rows of a batch are views that would keep all of it, here and on the way to other processes.
     return EmbeddedSample(embedding.numpy().copy(), int(sample['gt_label']), sample.get('split_name'))

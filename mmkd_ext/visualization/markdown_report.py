@@ -1,4 +1,4 @@
-"""The words and tables of a discovery report: metrics.json, assignments.csv, report.md and the console summary."""
+"""The folder that a person opens at the end of discovery: numbers, figures, and the page that explains both."""
 
 import csv
 import json
@@ -165,7 +165,7 @@ def console_summary(discovery: Discovery, metrics: Mapping[str, Any], folder: Pa
 
 
 # --------------------------------------------------------------------------------------------------
-# The figures of a discovery report.
+# Figures.
 
 _MAX_GALLERY_ROWS = 20
 
@@ -297,7 +297,7 @@ def _embedding_map(discovery: Discovery, view: SplitView) -> Figure:
 
 
 # --------------------------------------------------------------------------------------------------
-# Writes the folder that a person opens at the end of discovery.
+# The folder.
 
 
 def write_problem(folder: Path) -> str | None:

@@ -116,5 +116,5 @@ def test_values_use_the_full_range():
 
 
 def test_unknown_split():
-    with pytest.raises(ValueError, match="expected split 'train' or 'test' but got 'val'"):
+    with pytest.raises(ValueError, match=r"Digits.*split.*'train', 'test'.*'val'"):
         Digits(split='val')

@@ -170,7 +170,7 @@ def test_an_image_that_vanished_is_no_other_one(listed, tmp_path):
 
 
 def test_wrong_arguments(listed):
-    with pytest.raises(ValueError, match="subset 'all' or 'labelled' but got 'novel'"):
+    with pytest.raises(ValueError, match=r"ListedImages.*subset.*'all', 'labelled'.*'novel'"):
         ListedImages(listed, side=4, subset='novel')
     with pytest.raises(FileNotFoundError, match=r'list of images at nowhere\.json'):
         ListedImages('nowhere.json', side=4)

@@ -240,7 +240,7 @@ def test_errors():
     for dataset, arguments, parts in (
         (Talkative, {'known': 5}, "'train' over Talkative: .*unlabelled images.*none among 40"),
         (Talkative, {'known': 5, 'subset': 'unlabelled'}, 'unlabelled images.*none'),
-        (Talkative, {'known': 2, 'subset': 'half'}, "'all', 'labelled' or 'unlabelled'.*'half'"),
+        (Talkative, {'known': 2, 'subset': 'half'}, "subset.*'all', 'labelled', 'unlabelled'.*'half'"),
         (Talkative, {'known': 2, 'labelled_fraction': 0.0}, r'labelled_fraction.*\(0, 1\].*got 0\.0'),
         (Talkative, {'known': 2, 'labelled_fraction': 1.5}, r'got 1\.5'),
         (WithoutLabels, {'known': 2}, 'over WithoutLabels: .*`gt_label`.*none'),

@@ -1,4 +1,4 @@
-"""Training curves: losses and metrics over the course of training."""
+"""Charts: training curves, bars in groups, and how the number of classes was estimated."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from mmkd_ext.clustering.num_classes import NumClasses
 from mmkd_ext.visualization.figures import style
 
-__all__ = ['grouped_bars_figure', 'num_classes_figure']
+__all__ = ['curves_figure', 'grouped_bars_figure', 'num_classes_figure']
 
 Series = Mapping[str, Sequence[Sequence[float]]]
 """Name of a curve -> its points (progress, value)."""
