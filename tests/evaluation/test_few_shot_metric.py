@@ -90,7 +90,7 @@ def test_what_goes_to_other_processes_is_no_larger_than_the_embeddings():
 
 
 def test_missing_fields():
-    with pytest.raises(KeyError, match=r'expected predicted samples with .*embedding.* evaluate a PrototypicalNetwork'):
+    with pytest.raises(KeyError, match=r'FewShotMetric.*embedding.*; evaluate a model'):
         FewShotMetric().process(None, [{'gt_label': torch.tensor([1])}])
 
 
