@@ -181,7 +181,7 @@ def _look_at(path: str) -> tuple[int, bool] | str:
 class ListedImages(LabelledDataset):
     """Squares cut from the images of a list; ``gt_label`` is -1 for those without label.
 
-    The file is ``{"folder": ..., "classes": [...], "paths": [...], "labels": [...]}``, as ``tools/discover.py`` writes
+    The file is ``{"folder": ..., "classes": [...], "paths": [...], "labels": [...]}``, as ``mmkd discover`` writes
     it; paths begin at ``folder``. A sample is ``dict(img=(side, side, 3) RGB uint8, gt_label=int, sample_idx=int)``.
 
     Args:

@@ -1,4 +1,4 @@
-"""From folders of images to discovered classes: ``tools/discover.py`` as a library."""
+"""From folders of images to discovered classes: ``mmkd discover`` as a library."""
 
 from mmkd_ext.discover.inference import (
     DiscoveryInferencer,

@@ -250,7 +250,7 @@ class DiscoveryInferencer:
     """Tells the class, known or discovered, of images that the model has not seen.
 
     Args:
-        model: Folder that ``tools/discover.py`` filled, or config file of its last stage.
+        model: Folder that ``mmkd discover`` filled, or config file of its last stage.
         weights: Checkpoint; that of the folder by default.
         device: Where the model runs; the accelerator, if there is one, by default.
 
@@ -262,8 +262,8 @@ class DiscoveryInferencer:
         FileNotFoundError: There is no such folder or file, or the discovery in it is not finished.
 
     Example:
-        >>> inferencer = DiscoveryInferencer('discovered')
-        >>> inferencer(['a.png', 'b.png'])[0]['pred_class']
+        >>> inferencer = DiscoveryInferencer('discovered')  # doctest: +SKIP
+        >>> inferencer(['a.png', 'b.png'])[0]['pred_class']  # doctest: +SKIP
         'new 2'
     """
 
@@ -329,15 +329,14 @@ def find_model(model: str | Path, weights: str | Path | None = None) -> tuple[Pa
     if not config.is_file():
         raise FileNotFoundError(
             f'DiscoveryInferencer: expected the folder of a finished discovery, or a config, but found none at '
-            f'{config}; run tools/discover.py first'
+            f'{config}; run mmkd discover first'
         )
     if weights is None and not path.is_dir():
         raise FileNotFoundError(f'DiscoveryInferencer: expected weights beside the config {config}; give weights=...')
     weights = Path(weights or OutFolder(path).checkpoint('discovery'))
     if not weights.is_file():
         raise FileNotFoundError(
-            f'DiscoveryInferencer: expected a checkpoint at {weights} but found none; let tools/discover.py --resume '
-            'finish'
+            f'DiscoveryInferencer: expected a checkpoint at {weights} but found none; let mmkd discover --resume finish'
         )
     return config, weights
 

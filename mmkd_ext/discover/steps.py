@@ -28,6 +28,7 @@ from mmkd_ext.discover.recipe import (
     stage_one_config,
 )
 from mmkd_ext.io import replacing
+from mmkd_ext.models.build import read_config
 from mmkd_ext.visualization import ClassCount, DiscoveryResult, write_assignments_csv, write_html_report
 
 __all__ = ['Options', 'Stages', 'Steps', 'Trial', 'best_trial', 'judge', 'search_number']
@@ -275,7 +276,7 @@ class Steps:
     def _given_number(self) -> int | None:
         """The number of novel classes that the user wants; None if it is to be found."""
         if self.options.config is not None:
-            return Config.fromfile(self.options.config).model.novel_head.num_classes
+            return read_config(self.options.config).model.novel_head.num_classes
         return self.options.num_novel
 
     def _choose_number(self) -> tuple[int, list[Trial] | None]:
@@ -354,7 +355,7 @@ class Steps:
         """Train Cr-KD, or take over the trial with this number."""
         self._train_known()
         if self.options.config is not None:
-            settings = Config.fromfile(self.options.config)._cfg_dict.to_dict()
+            settings = read_config(self.options.config)._cfg_dict.to_dict()
         else:
             settings = discovery_config(self.recipe, *self._common, num_novel, self._assign_to(num_novel))
         self.stages.take_over(_trial_stage(num_novel), 'discovery', settings)

@@ -100,7 +100,7 @@ def test_config_and_weights_in_place_of_the_folder(discovered):
 
 
 def test_missing_things_are_explained(discovered, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'run tools/discover\.py first'):
+    with pytest.raises(FileNotFoundError, match='run mmkd discover first'):
         DiscoveryInferencer(tmp_path)
     with pytest.raises(FileNotFoundError, match='give weights='):
         DiscoveryInferencer(find_model(discovered)[0])
