@@ -56,6 +56,22 @@ class ImageClasses(LabelledDataset):
             for path, label in zip(paths, np.asarray(labels).tolist(), strict=True)
         ]
 
+    def of_split(
+        self, paths: Sequence[str], label_N: np.ndarray, num_train_classes: int
+    ) -> tuple[list[str], np.ndarray]:
+        """Select the images of the split, where the first classes are those to train on.
+
+        Args:
+            paths: N paths.
+            label_N: Their labels, (N,).
+            num_train_classes: Number of classes to train on.
+
+        Returns:
+            Paths and labels of the images that are taken.
+        """
+        wanted = (label_N < num_train_classes) == (self.split == 'train')
+        return [path for path, take in zip(paths, wanted, strict=True) if take], label_N[wanted]
+
     def wrong_layout(self, root: Path, expected: str) -> FileNotFoundError:
         """Make the error for a folder without what should be in it.
 
@@ -154,8 +170,7 @@ class CUB200(ImageClasses):
                 f'{len(labels)}, {len(paths.keys() ^ labels.keys())} of them in one alone; unpack the archive again'
             )
         label_N = self.labels_of_words([labels[number] for number in paths], lists[1], _CUB_NUM_CLASSES)
-        wanted = (label_N < _CUB_NUM_TRAIN_CLASSES) == (self.split == 'train')
-        return [f'images/{path}' for path, take in zip(paths.values(), wanted, strict=True) if take], label_N[wanted]
+        return self.of_split([f'images/{path}' for path in paths.values()], label_N, _CUB_NUM_TRAIN_CLASSES)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -203,8 +218,7 @@ class Cars196(ImageClasses):
             label_N = np.concatenate(labels)
         else:
             raise self.wrong_layout(root, f'cars_annos.mat and car_ims/, or {" and ".join(_TWO_FOLDERS)}')
-        wanted = (label_N < _CARS_NUM_TRAIN_CLASSES) == (self.split == 'train')
-        return [path for path, take in zip(paths, wanted, strict=True) if take], label_N[wanted]
+        return self.of_split(paths, label_N, _CARS_NUM_TRAIN_CLASSES)
 
     def _read_annotations(self, path: Path, path_field: str) -> tuple[list[str], np.ndarray]:
         """Read the paths and the labels, from 0, of a Matlab file."""

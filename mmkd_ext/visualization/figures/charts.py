@@ -73,8 +73,7 @@ def curves_figure(losses: Series, metrics: Series, *, progress_name: str, title:
     figure = style.new_figure(6.4, 0.8 + 2.1 * len(panels))
     all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (series, label) in zip(all_axes, panels, strict=True):
-        axes.grid(color=style.GRID, linewidth=0.6)
-        axes.set_axisbelow(True)
+        style.grid(axes)
         _draw_series(axes, series)
         axes.set_ylabel(label)
     all_axes[-1].set_xlabel(progress_name)
@@ -118,8 +117,7 @@ def grouped_bars_figure(
     axes.tick_params(axis='x', length=0)
     axes.set_ylabel(value_name)
     axes.set_ylim(bottom=0)
-    axes.grid(axis='y', color=style.GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
+    style.grid(axes, 'y')
     figure.legend(loc='outside lower center', ncols=min(4, len(values)))
     style.set_titles(figure, title, subtitle)
     return figure
@@ -169,5 +167,4 @@ def _draw(
     axes.set_xscale('log')
     axes.set_xticks(numbers, [str(number) for number in numbers], size=style.SMALL)
     axes.minorticks_off()
-    axes.grid(axis='y', color=style.GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
+    style.grid(axes, 'y')

@@ -3,6 +3,8 @@
 Figures are plain :class:`matplotlib.figure.Figure` objects, so no display, backend or pyplot state is involved.
 """
 
+from typing import Literal
+
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
@@ -82,6 +84,12 @@ def blank(axes: Axes) -> None:
     """Remove ticks and frame of axes that hold pictures or a map without units."""
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
+
+
+def grid(axes: Axes, axis: Literal['both', 'x', 'y'] = 'both') -> None:
+    """Draw thin lines at the ticks, behind all else."""
+    axes.grid(axis=axis, color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
 
 
 def class_colour(index: int) -> str:
