@@ -165,7 +165,7 @@ def inter_category(student: Tensor, teacher: Tensor, labels: Tensor, *, reductio
     gap_KK = student_KK - teacher_KK
     weight_K = weight_K.to(gap_KK.dtype)
     num_categories = weight_K.sum().clamp(min=1)
-    total = weight_K @ gap_KK.square() @ weight_K
+    total = ((gap_KK.square() * weight_K).sum(dim=1) * weight_K).sum()
     return total / num_categories ** (3 if reduction == 'official' else 2)
 
 

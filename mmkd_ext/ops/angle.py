@@ -23,6 +23,7 @@ __all__ = ['angle_path', 'angle_sum_by', 'angle_sum_c', 'angle_sum_torch']
 
 # Cosines are computed in tiles of (vertices, ends, ends): a few fit a CPU core's cache; a GPU wants fewer launches.
 _CPU_TILE, _GPU_TILE = (32, 64), (64, 256)
+_NO_REDUCTION = 0  # as the operator counts; it writes to given memory, torch.nn.functional.huber_loss does not
 
 
 def angle_sum_torch(
@@ -51,12 +52,12 @@ def angle_sum_torch(
         arms, teacher_arms = _Arms(student_NN[block], num_ends), _Arms(teacher_NN[block], num_ends)
         for row, column, weight in _half_of_pairs(len(student_tiles)):
             shape = arms.shape(row, column)
-            gap_VIK, cosine_VIK, product_VIK, huber_VIK = (x[: math.prod(shape)].view(shape) for x in memory)
-            teacher_arms.cosines(row, column, teacher_tiles[row][column], gap_VIK, product_VIK)
+            target_VIK, cosine_VIK, product_VIK, huber_VIK = (x[: math.prod(shape)].view(shape) for x in memory)
+            teacher_arms.cosines(row, column, teacher_tiles[row][column], target_VIK, product_VIK)
             arms.cosines(row, column, student_tiles[row][column], cosine_VIK, product_VIK)
-            torch.sub(cosine_VIK, gap_VIK, out=gap_VIK)
-            torch.clamp(gap_VIK, -delta, delta, out=huber_VIK)
-            loss += weight * _huber_sum(gap_VIK.flatten(), huber_VIK.flatten())
+            if slope_NN is not None:
+                torch.sub(cosine_VIK, target_VIK, out=huber_VIK).clamp_(-delta, delta)
+            loss += 2 * weight * _huber_sum(cosine_VIK, target_VIK, delta)
             if slope_NN is not None:
                 product_VIK *= huber_VIK
                 cosine_VIK *= huber_VIK
@@ -101,9 +102,11 @@ class _Arms:
         return product_VN.addcmul_(self.inverse_VN.square(), cosine_VN, value=-1)
 
 
-def _huber_sum(gap: Tensor, slope: Tensor) -> Tensor:
-    """Huber loss of both orders of a pair, from the gap and its clamped value, which is the loss's slope."""
-    return 2 * torch.dot(slope, gap) - torch.dot(slope, slope)
+def _huber_sum(cosine_VIK: Tensor, target_VIK: Tensor, delta: float) -> Tensor:
+    """Huber loss over ordered pairs, float64; the target's memory is used up."""
+    torch.ops.aten.huber_loss.out(cosine_VIK, target_VIK, _NO_REDUCTION, delta, out=target_VIK)
+    # A vertex at a time, then in float64: thousands of float32 terms in the order that a BLAS likes are 1e-5 off.
+    return target_VIK.flatten(1).sum(dim=1).sum(dtype=torch.float64)
 
 
 def _slices(whole: slice, size: int) -> list[slice]:
