@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from mmkd_ext.clustering.num_classes import unit_features
 from mmkd_ext.datasets.folder_images import FolderImages
 from mmkd_ext.discover.inference import Predictions
+from mmkd_ext.ops.distances import unit_features
 from mmkd_ext.visualization import ClassCount, DiscoveryResult, project
 
 __all__ = ['Trial', 'best_trial', 'discovery_result', 'judge', 'map_points', 'read_curves', 'search_number']
@@ -168,7 +168,7 @@ def map_points(embedding_ND: np.ndarray, seed: int = 0) -> np.ndarray:
     if len(embedding_ND) <= _MAX_PROJECTED:
         return project(embedding_ND, seed)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(embedding_ND))[:_MAX_PROJECTED])
-    unit_ND = embedding_ND / np.maximum(np.linalg.norm(embedding_ND, axis=1, keepdims=True), 1e-12)
+    unit_ND = unit_features(embedding_ND)
     points_N2 = np.empty((len(embedding_ND), 2))
     points_N2[chosen] = project(embedding_ND[chosen], seed)
     others = np.setdiff1d(np.arange(len(embedding_ND)), chosen)

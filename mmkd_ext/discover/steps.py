@@ -12,12 +12,13 @@ from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmkd_ext.clustering.kmeans import semi_supervised_kmeans
-from mmkd_ext.clustering.num_classes import NumClasses, estimate_num_classes, unit_features
+from mmkd_ext.clustering.num_classes import NumClasses, estimate_num_classes
 from mmkd_ext.datasets.folder_images import FolderImages, scan
 from mmkd_ext.discover.folder import OutFolder, novel_class_names
 from mmkd_ext.discover.inference import Predictor
 from mmkd_ext.discover.recipe import choose_recipe, discovery_config, representation_config, stage_one_config
 from mmkd_ext.discover.result import Trial, best_trial, discovery_result, judge, read_curves, search_number
+from mmkd_ext.ops.distances import unit_features
 from mmkd_ext.visualization import DiscoveryResult, write_assignments_csv, write_html_report
 
 __all__ = ['Options', 'Stages', 'Steps']

@@ -36,7 +36,7 @@ def swapped_prediction(
             assignments for others. Shape (V, H, B, C); those of small views are not read.
         num_large: Large views :math:`L`, at least 1.
         temperature: Softmax temperature :math:`\tau`.
-        gather: Take the mean over the rows of all processes (:func:`~mmkd_ext.functional.sum_with_grad`); B may then
+        gather: Take the mean over the rows of all processes (:func:`~mmkd_ext.ops.sum_with_grad`); B may then
             differ between them.
 
     Returns:

@@ -46,7 +46,7 @@ class TupleRelationLoss(RelationLoss):
         fraction: Share of all tuples that an epoch keeps, in (0, 1]; None for all.
         delta: Where Huber's loss turns from square to linear.
         seed: Seed of the draws, >= 0.
-        gather: Relate the samples of all processes (:class:`RelationLoss`).
+        gather: Whether the samples of all processes are related (rule: :class:`~mmkd_ext.losses.GatheredLoss`).
 
     Raises:
         TypeError: If ``loss_weight`` or ``delta`` is not a number.
@@ -81,7 +81,7 @@ class TupleRelationLoss(RelationLoss):
                 f'{caller}: expected order in {orders} for {potential!r} but got {order!r}; a tuple has so many samples'
             )
 
-    def forward(
+    def forward(  # type: ignore[override] - a term passes what the forward of its loss names
         self,
         student: Tensor,
         teacher: Tensor,
@@ -108,14 +108,15 @@ class TupleRelationLoss(RelationLoss):
         """
         if self.settings['fraction'] is None:
             student, teacher = self.joined(student, teacher)
-            return self.loss_weight * self.relation(student, teacher, self._draw(len(student), iteration))
+            tuples = self._draw(len(student), iteration)
+            return self.loss_weight * self.relation(student, teacher, tuples=tuples)
         self._check_ids(sample_ids, len(student))
         student, teacher, sample_ids = self.joined(student, teacher, sample_ids)
         tuples = self._draw(len(student), iteration).to(student.device, non_blocking=True)
         keep = keep_tuples(sample_ids, tuples, fraction=self.settings['fraction'], epoch=epoch)
-        return self.loss_weight * self.relation(student, teacher, tuples, keep)
+        return self.loss_weight * self.relation(student, teacher, tuples=tuples, keep=keep)
 
-    def relation(self, student: Tensor, teacher: Tensor, tuples: Tensor, keep: Tensor | None = None) -> Tensor:
+    def relation(self, student: Tensor, teacher: Tensor, *, tuples: Tensor, keep: Tensor | None = None) -> Tensor:
         """Compare on the tuples given, indices of shape (M, order), or on those of them that ``keep`` marks."""
         delta = self.settings['delta']
         return tuple_relation(student, teacher, tuples, potential=self.potential, keep=keep, delta=delta)

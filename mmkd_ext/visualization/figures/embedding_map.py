@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
+from mmkd_ext.ops.distances import unit_features
 from mmkd_ext.visualization.figures import style
 
 _PCA_DIMS = 50
@@ -37,8 +38,7 @@ def project(embeddings: np.ndarray, seed: int = 0) -> np.ndarray:
     """
     if len(embeddings) == 1:
         return np.zeros((1, 2))
-    embeddings = embeddings.astype(np.float64)
-    unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+    unit = unit_features(embeddings.astype(np.float64))
     reduced = PCA(min(_PCA_DIMS, *unit.shape), random_state=seed).fit_transform(unit)
     if len(unit) < _FEW_POINTS:
         return np.pad(reduced, ((0, 0), (0, 2)))[:, :2]
