@@ -209,5 +209,6 @@ def _check_shapes(student: Tensor, teacher: Tensor) -> None:
     if not fits:
         raise ValueError(
             f'{caller}: expected teacher of shape (V={num_views}, H={num_heads} or 1, U={num_unlabelled}, '
-            f'K<={num_classes}) but got {tuple(teacher.shape)}; feed both networks the same crops and rows, known classes first'
+            f'K<={num_classes}) but got {tuple(teacher.shape)}; feed both networks the same crops and rows, known '
+            f'classes first'
         )

@@ -5,7 +5,7 @@ All stand on :mod:`mmkd_ext.losses.base`: ``loss_weight`` comes first and has a 
 """
 
 from mmkd_ext.losses.attention import AttentionTransferLoss
-from mmkd_ext.losses.base import GatheredLoss, LabelledRelationLoss, RelationLoss, WeightedLoss
+from mmkd_ext.losses.base import LabelledRelationLoss, RelationLoss
 from mmkd_ext.losses.cckd import CCKDLoss
 from mmkd_ext.losses.crkd import ClassRelationLoss
 from mmkd_ext.losses.cskd import CategoryCentreLoss, InterCategoryLoss, IntraCategoryLoss
@@ -22,7 +22,6 @@ __all__ = [
     'CategoryCentreLoss',
     'ClassRelationLoss',
     'ContrastiveLoss',
-    'GatheredLoss',
     'HardDarkRankLoss',
     'InterCategoryLoss',
     'IntraCategoryLoss',
@@ -35,5 +34,4 @@ __all__ = [
     'SoftTargetLoss',
     'TripletLoss',
     'TupleRelationLoss',
-    'WeightedLoss',
 ]

@@ -22,7 +22,7 @@ class CCKDLoss(RelationLoss):
         gamma: Inverse width of the Gaussian, or ``'median'`` to take it from the teacher's distances in each batch.
         order: Order of the Gaussian's Taylor polynomial, 2 in the paper; None for the exact kernel.
         normalize: Whether features are first scaled to length 1.
-        gather: Whether the samples of all processes are related (rule: :class:`~mmkd_ext.losses.GatheredLoss`).
+        gather: Whether the samples of all processes are related (rule: :class:`.GatheredLoss`).
 
     Raises:
         TypeError: If ``gamma`` or ``loss_weight`` is not a number.

@@ -24,7 +24,7 @@ class IntraCategoryLoss(LabelledRelationLoss):
         detach_centre: Whether the student's centres are constants; matters with ``filtered`` alone.
         reduction: ``'sample'`` is the mean over samples, ``'element'`` divides it by the dims, ``'official'`` by their
             square.
-        gather: Whether centres are over the samples of all processes (rule: :class:`~mmkd_ext.losses.GatheredLoss`).
+        gather: Whether centres are over the samples of all processes (rule: :class:`.GatheredLoss`).
 
     Raises:
         TypeError: If ``loss_weight`` is not a number.
@@ -94,7 +94,7 @@ class InterCategoryLoss(LabelledRelationLoss):
     Args:
         loss_weight: Factor of the term; 0.04 in the official code, with its own reduction.
         reduction: ``'mean'`` is the mean over pairs of categories, ``'official'`` divides it by their number.
-        gather: Whether centres are over the samples of all processes (rule: :class:`~mmkd_ext.losses.GatheredLoss`).
+        gather: Whether centres are over the samples of all processes (rule: :class:`.GatheredLoss`).
 
     Raises:
         TypeError: If ``loss_weight`` is not a number.
@@ -118,7 +118,7 @@ class CategoryCentreLoss(LabelledRelationLoss):
 
     Args:
         loss_weight: Factor of the term; 0.1 in the official code.
-        gather: Whether centres are over the samples of all processes (rule: :class:`~mmkd_ext.losses.GatheredLoss`).
+        gather: Whether centres are over the samples of all processes (rule: :class:`.GatheredLoss`).
 
     Raises:
         TypeError: If ``loss_weight`` is not a number.

@@ -19,7 +19,7 @@ class HardDarkRankLoss(RelationLoss):
         beta: Power of these distances.
         permute_len: Number of nearest neighbours that are ranked.
         normalize: Whether embeddings are first scaled to length 1.
-        gather: Whether the samples of all processes are ranked (rule: :class:`~mmkd_ext.losses.GatheredLoss`).
+        gather: Whether the samples of all processes are ranked (rule: :class:`.GatheredLoss`).
 
     Raises:
         TypeError: If ``alpha``, ``beta`` or ``loss_weight`` is not a number.

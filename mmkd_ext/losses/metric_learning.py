@@ -26,7 +26,7 @@ class MetricLoss(GatheredLoss):
         mining: ``'all'``, ``'random'``, ``'hard'``, ``'semi-hard'`` or ``'distance'``
             (:func:`~mmkd_ext.functional.metric_learning.mine_negatives`).
         seed: Seed of random minings.
-        gather: Whether the samples of all processes take part (rule: :class:`~mmkd_ext.losses.GatheredLoss`).
+        gather: Whether the samples of all processes take part (rule: :class:`.GatheredLoss`).
         **settings: Further settings of the loss by name.
 
     Raises:
@@ -86,7 +86,7 @@ class TripletLoss(MetricLoss):
         mining: How negatives are chosen: ``'all'``, ``'random'``, ``'hard'``, ``'semi-hard'`` or ``'distance'``, the
             recipe of RKD.
         seed: Seed of random minings.
-        gather: Whether triplets are formed over all processes (rule: :class:`~mmkd_ext.losses.GatheredLoss`).
+        gather: Whether triplets are formed over all processes (rule: :class:`.GatheredLoss`).
 
     Raises:
         TypeError: If ``loss_weight`` or ``margin`` is not a number.
@@ -119,7 +119,7 @@ class ContrastiveLoss(MetricLoss):
         margin: Distance that a negative has to keep.
         mining: How negatives are chosen: ``'all'``, ``'random'``, ``'hard'``, ``'semi-hard'`` or ``'distance'``.
         seed: Seed of random minings.
-        gather: Whether pairs are formed over all processes (rule: :class:`~mmkd_ext.losses.GatheredLoss`).
+        gather: Whether pairs are formed over all processes (rule: :class:`.GatheredLoss`).
 
     Raises:
         TypeError: If ``loss_weight`` or ``margin`` is not a number.

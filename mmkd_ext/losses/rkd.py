@@ -19,7 +19,7 @@ class RKDDistanceLoss(RelationLoss):
         delta: Where Huber's loss turns from square to linear.
         reduction: What the sum is divided by: ``'official'`` all tuples of indices, ``'distinct'`` those of distinct
             samples, ``'sum'`` nothing.
-        gather: Whether the samples of all processes are related (rule: :class:`~mmkd_ext.losses.GatheredLoss`).
+        gather: Whether the samples of all processes are related (rule: :class:`.GatheredLoss`).
 
     Raises:
         TypeError: If ``loss_weight`` or ``delta`` is not a number.
@@ -49,7 +49,7 @@ class RKDAngleLoss(RelationLoss):
         delta: Where Huber's loss turns from square to linear.
         reduction: What the sum is divided by: ``'official'`` all tuples of indices, ``'distinct'`` those of distinct
             samples, ``'sum'`` nothing.
-        gather: Whether the samples of all processes are related (rule: :class:`~mmkd_ext.losses.GatheredLoss`).
+        gather: Whether the samples of all processes are related (rule: :class:`.GatheredLoss`).
 
     Raises:
         TypeError: If ``loss_weight`` or ``delta`` is not a number.

@@ -16,7 +16,7 @@ class SPLoss(RelationLoss):
     Args:
         loss_weight: The paper's gamma, 3000 for batches of 128. The loss shrinks as one over the batch: scale the
             weight up with the batch, over all processes if they are gathered.
-        gather: Whether the samples of all processes are related (rule: :class:`~mmkd_ext.losses.GatheredLoss`).
+        gather: Whether the samples of all processes are related (rule: :class:`.GatheredLoss`).
 
     Raises:
         TypeError: If ``loss_weight`` is not a number.

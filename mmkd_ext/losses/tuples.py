@@ -46,7 +46,7 @@ class TupleRelationLoss(RelationLoss):
         fraction: Share of all tuples that an epoch keeps, in (0, 1]; None for all.
         delta: Where Huber's loss turns from square to linear.
         seed: Seed of the draws, >= 0.
-        gather: Whether the samples of all processes are related (rule: :class:`~mmkd_ext.losses.GatheredLoss`).
+        gather: Whether the samples of all processes are related (rule: :class:`.GatheredLoss`).
 
     Raises:
         TypeError: If ``loss_weight`` or ``delta`` is not a number.
