@@ -1,8 +1,9 @@
-"""The sum of angles in plain torch, tile by tile: runs everywhere, and is what the compiled twins are checked against.
+"""The sum of RKD's angles over all triangles of samples: in plain torch, in C, and which implementation is taken.
+
+The plain one, tile by tile, runs everywhere, and is what the compiled ones are checked against; on a GPU
+:mod:`mmkd_ext.ops.angle_triton` is faster, on a CPU the kernel in ``angle.c`` beside this file.
 
 Shape suffixes: N samples, V vertices, I and K samples at the end of the two arms of an angle.
-
-Shape suffixes: N samples, V vertices.
 """
 
 import ctypes
@@ -114,7 +115,7 @@ def _slices(whole: slice, size: int) -> list[slice]:
 
 
 def _tiles(x_NN: Tensor | None, size: int) -> list[tuple[Tensor, ...]]:
-    return [] if x_NN is None else [rows.split(size, 1) for rows in x_NN.split(size)]
+    return [] if x_NN is None else [stripe.split(size, 1) for stripe in x_NN.split(size)]
 
 
 def _half_of_pairs(num_tiles: int) -> Iterator[tuple[int, int, float]]:
@@ -126,7 +127,7 @@ def _half_of_pairs(num_tiles: int) -> Iterator[tuple[int, int, float]]:
 
 
 # --------------------------------------------------------------------------------------------------
-# The sum of angles on a CPU, by the C kernel beside this file.
+# On a CPU, by the kernel in C.
 
 _SOURCE = Path(__file__).with_name('angle.c')
 _REALS = {torch.float32: ('float', ctypes.c_float), torch.float64: ('double', ctypes.c_double)}
@@ -161,8 +162,8 @@ def angle_sum_c(
     workspaces = student_NN.new_empty(len(stripes), 6 * _VERTICES * num_samples)
     kernel, real = _load(student_NN.dtype), _REALS[student_NN.dtype][1]
 
-    def add(start: int, stop: int, rows: slice, workspace: Tensor) -> float:
-        sizes = map(ctypes.c_size_t, (num_samples, start, stop - start, rows.start, rows.stop))
+    def add(start: int, stop: int, stripe: slice, workspace: Tensor) -> float:
+        sizes = map(ctypes.c_size_t, (num_samples, start, stop - start, stripe.start, stripe.stop))
         memory = (ctypes.c_void_p(x.data_ptr()) for x in (student_NN, teacher_NN, slope_NN, workspace))
         return kernel(*sizes, real(delta), *memory)
 
@@ -194,7 +195,7 @@ def _stripes(num_samples: int) -> list[slice]:
 
 
 # --------------------------------------------------------------------------------------------------
-# Which implementation computes a sum: the fastest that this machine has and the user allows.
+# Which is taken: the fastest that this machine has and the user allows.
 
 AngleSum = Callable[[Tensor, Tensor, float, bool, slice], tuple[Tensor, Tensor | None]]
 _VARIABLE = 'MMKD_KERNELS'

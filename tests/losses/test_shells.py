@@ -1,4 +1,4 @@
-"""Every registered loss in one way: its weight times its function, weight first, settings by name, all of them shown."""
+"""Every registered loss in one way: its weight times its function, weight first, settings by name and all shown."""
 
 import inspect
 
