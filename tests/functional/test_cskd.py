@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from mmkd_ext.functional import centre_regulariser, inter_category, intra_category
-from mmkd_ext.functional import cskd as projection
+from mmkd_ext.functional import centre_regulariser, cskd, inter_category, intra_category
 from mmkd_ext.functional.cskd import match_channels
 
 LABELS = torch.tensor([4, 0, 4, 4, 7, 0, 9, 7])
@@ -313,7 +312,8 @@ def test_two_dtypes(loss, dtypes):
 
 
 # --------------------------------------------------------------------------------------------------
-# projection
+# The projection to one width.
+
 
 def test_equal_channels_come_back_as_they_are():
     student, teacher = torch.randn(3, 5), torch.randn(3, 5)
@@ -338,7 +338,7 @@ def test_directions_are_orthonormal():
 def test_directions_do_not_depend_on_the_random_state():
     x, narrow = torch.randn(2, 9, dtype=torch.float64), torch.empty(2, 3, dtype=torch.float64)
     first, _ = match_channels(x, narrow)
-    projection._orthonormal_columns.cache_clear()
+    cskd._orthonormal_columns.cache_clear()
     torch.manual_seed(1)
     before = torch.get_rng_state()
     second, _ = match_channels(x, narrow)

@@ -126,23 +126,23 @@ def test_nearest_prototype_by_brute_force():
 
 
 # --------------------------------------------------------------------------------------------------
-# episodes
+# Episodes.
 
 # Twelve classes with 8 to 19 samples, mixed; names of classes are any numbers.
-EPISODES_LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(12) * 5 - 7, np.arange(8, 20)))
+SAMPLE_LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(12) * 5 - 7, np.arange(8, 20)))
 
 
 def draw(seed=0, num_episodes=50, num_ways=5, num_samples=6):
-    return draw_episodes(EPISODES_LABELS, num_ways, num_samples, num_episodes, np.random.default_rng(seed))
+    return draw_episodes(SAMPLE_LABELS, num_ways, num_samples, num_episodes, np.random.default_rng(seed))
 
 
 def test_ways_are_different_classes_and_samples_different_members_of_them():
     episodes = draw()
     assert episodes.shape == (50, 5, 6)
-    labels = EPISODES_LABELS[episodes]
+    labels = SAMPLE_LABELS[episodes]
     assert (labels == labels[:, :, :1]).all()
     for episode in episodes:
-        assert len(set(EPISODES_LABELS[episode[:, 0]])) == 5
+        assert len(set(SAMPLE_LABELS[episode[:, 0]])) == 5
         assert len(set(episode.ravel())) == 30
 
 
@@ -163,10 +163,10 @@ def test_a_class_may_be_used_up():
 def test_classes_and_members_are_equally_likely():
     episodes = draw(num_episodes=4000)
     first = episodes[:, 0]
-    counts = np.unique(EPISODES_LABELS[first[:, 0]], return_counts=True)[1]
+    counts = np.unique(SAMPLE_LABELS[first[:, 0]], return_counts=True)[1]
     assert chisquare(counts).pvalue > 1e-3
-    smallest = np.flatnonzero(EPISODES_LABELS == -7)
-    drawn = first[EPISODES_LABELS[first[:, 0]] == -7, 0]
+    smallest = np.flatnonzero(SAMPLE_LABELS == -7)
+    drawn = first[SAMPLE_LABELS[first[:, 0]] == -7, 0]
     assert chisquare([(drawn == member).sum() for member in smallest]).pvalue > 1e-3
 
 

@@ -1,5 +1,6 @@
 """Potentials against geometry, sampling against its distribution, masks, and the loss against RKD over all tuples."""
 
+import functools
 import itertools
 import math
 
@@ -50,11 +51,11 @@ def random_case(order, num_samples=8, dims=5):
     return x_ND, tuples
 
 
-@pytest.mark.parametrize(('potential', 'order'), ORDERS)
-def test_vectors(potential, order):
-    x_ND, tuples = random_case(order)
-    expected = torch.stack([by_vectors(potential, x_ND, indices) for indices in tuples.tolist()])
-    torch.testing.assert_close(potential(gram_of(x_ND), tuples), expected, rtol=1e-10, atol=1e-12)
+def test_vectors():
+    for potential, order in ORDERS:
+        x_ND, tuples = random_case(order)
+        expected = torch.stack([by_vectors(potential, x_ND, indices) for indices in tuples.tolist()])
+        torch.testing.assert_close(potential(gram_of(x_ND), tuples), expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(('potential', 'order'), ORDERS)
@@ -63,12 +64,12 @@ def test_gradcheck(potential, order):
     assert torch.autograd.gradcheck(lambda x: potential(gram_of(x), tuples), x_ND.requires_grad_())
 
 
-@pytest.mark.parametrize(('potential', 'order'), ORDERS)
-def test_blind_to_rotation_shift_and_scale(potential, order):
-    x_ND, tuples = random_case(order)
-    turn, _ = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64))
-    moved = potential(gram_of(40 * x_ND @ turn + 7), tuples)
-    torch.testing.assert_close(moved, potential(gram_of(x_ND), tuples), rtol=1e-9, atol=1e-12)
+def test_blind_to_rotation_shift_and_scale():
+    for potential, order in ORDERS:
+        x_ND, tuples = random_case(order)
+        turn, _ = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64))
+        moved = potential(gram_of(40 * x_ND @ turn + 7), tuples)
+        torch.testing.assert_close(moved, potential(gram_of(x_ND), tuples), rtol=1e-9, atol=1e-12)
 
 
 def test_simplex_of_three_is_the_squared_sine():
@@ -85,25 +86,24 @@ def test_simplex_is_one_for_orthogonal_edges_and_zero_in_a_plane():
     assert simplex_potential(gram_of(flat), tuples).abs() < 1e-12
 
 
-@pytest.mark.parametrize(('potential', 'order'), ORDERS)
-def test_samples_that_coincide_give_zero_and_no_gradient(potential, order):
-    x_ND = torch.ones(8, 5, dtype=torch.float64, requires_grad=True)
-    value = potential(gram_of(x_ND), torch.arange(order)[None])
-    value.sum().backward()
-    assert value == 0
-    assert not x_ND.grad.any()
+def test_samples_that_coincide_give_zero_and_no_gradient():
+    for potential, order in ORDERS:
+        x_ND = torch.ones(8, 5, dtype=torch.float64, requires_grad=True)
+        value = potential(gram_of(x_ND), torch.arange(order)[None])
+        value.sum().backward()
+        assert value == 0
+        assert not x_ND.grad.any()
 
 
-@pytest.mark.parametrize(
-    ('potential', 'order'), [(distance_potential, 3), (angle_potential, 2), (simplex_potential, 7)]
-)
-def test_wrong_order(potential, order):
-    with pytest.raises(ValueError, match=rf'{potential.__name__}: expected tuples of order .* but got {order}'):
-        potential(torch.eye(8), torch.arange(order)[None])
+def test_wrong_order():
+    for potential, order in [(distance_potential, 3), (angle_potential, 2), (simplex_potential, 7)]:
+        with pytest.raises(ValueError, match=rf'{potential.__name__}: expected tuples of order .* but got {order}'):
+            potential(torch.eye(8), torch.arange(order)[None])
 
 
 # --------------------------------------------------------------------------------------------------
-# tuples
+# Tuples, and the loss on them.
+
 
 def all_tuples(num_samples, order):
     return torch.tensor(list(itertools.permutations(range(num_samples), order)))
@@ -133,18 +133,18 @@ def test_equal_seeds_draw_equal_tuples():
     assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize(('order', 'num_tuples'), [(0, 3), (6, 3), (2, -1)])
-def test_tuples_that_do_not_exist(order, num_tuples):
-    with pytest.raises(ValueError, match='sample_tuples: expected 1 <= order <= num_samples'):
-        sample_tuples(5, order, num_tuples)
+def test_tuples_that_do_not_exist():
+    for order, num_tuples in [(0, 3), (6, 3), (2, -1)]:
+        with pytest.raises(ValueError, match='sample_tuples: expected 1 <= order <= num_samples'):
+            sample_tuples(5, order, num_tuples)
 
 
-@pytest.mark.parametrize('order', [2, 3])
-@pytest.mark.parametrize('fraction', [0.0, 0.1, 0.5, 1.0])
-def test_share_of_kept_tuples(order, fraction):
-    tuples = torch.combinations(torch.arange(60), order)
-    kept = keep_tuples(torch.arange(60), tuples, fraction=fraction, epoch=0).double().mean()
-    assert abs(float(kept) - fraction) <= 5 * math.sqrt(fraction * (1 - fraction) / len(tuples))
+def test_share_of_kept_tuples():
+    for order in [2, 3]:
+        for fraction in [0.0, 0.1, 0.5, 1.0]:
+            tuples = torch.combinations(torch.arange(60), order)
+            kept = keep_tuples(torch.arange(60), tuples, fraction=fraction, epoch=0).double().mean()
+            assert abs(float(kept) - fraction) <= 5 * math.sqrt(fraction * (1 - fraction) / len(tuples))
 
 
 def test_mask_depends_on_the_samples_and_not_on_their_place():
@@ -170,19 +170,19 @@ def test_bad_fraction():
 @pytest.mark.parametrize(
     ('loss', 'potential', 'order'), [(rkd_distance, distance_potential, 2), (rkd_angle, angle_potential, 3)]
 )
-@pytest.mark.parametrize('delta', [0.1, 1.0])
-def test_on_all_tuples_it_is_rkd(loss, potential, order, delta):
-    student, teacher = random_pair()
-    results = []
-    for function in (
-        lambda s: tuple_relation(s, teacher, all_tuples(7, order), potential=potential, delta=delta),
-        lambda s: loss(s, teacher, reduction='distinct', delta=delta),
-    ):
-        leaf = student.clone().requires_grad_()
-        value = function(leaf)
-        value.backward()
-        results.append((value.detach(), leaf.grad))
-    torch.testing.assert_close(*results, rtol=1e-10, atol=1e-13)
+def test_on_all_tuples_it_is_rkd(loss, potential, order):
+    for delta in [0.1, 1.0]:
+        student, teacher = random_pair()
+        results = []
+        for function in (
+            functools.partial(tuple_relation, tuples=all_tuples(7, order), potential=potential),
+            functools.partial(loss, reduction='distinct'),
+        ):
+            leaf = student.clone().requires_grad_()
+            value = function(leaf, teacher, delta=delta)
+            value.backward()
+            results.append((value.detach(), leaf.grad))
+        torch.testing.assert_close(*results, rtol=1e-10, atol=1e-13)
 
 
 def test_random_tuples_estimate_the_mean_over_all():

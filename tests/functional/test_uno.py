@@ -33,28 +33,30 @@ def random_case(num_views=4, num_heads=3, batch_size=5, num_classes=6):
     return torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64).softmax(-1)
 
 
-@pytest.mark.parametrize('dtype', ['f64', 'f32'])
-@pytest.mark.parametrize('case', ['2large_2small', '2large', '1head'])
-def test_official(golden, case, dtype):
+def test_official(golden):
     vectors = golden('crkd_swapped_prediction')
-    logits = torch.from_numpy(vectors[f'{case}_{dtype}_logits']).requires_grad_()
-    loss = swapped_prediction(
-        logits,
-        torch.from_numpy(vectors[f'{case}_{dtype}_targets']),
-        num_large=int(vectors[f'{case}_num_large_crops']),
-        temperature=float(vectors[f'{case}_temperature']),
-    )
-    loss.mean().backward()
-    tolerance = F64 if dtype == 'f64' else F32
-    torch.testing.assert_close(loss, torch.from_numpy(vectors[f'{case}_{dtype}_loss_per_head']), **tolerance)
-    torch.testing.assert_close(logits.grad, torch.from_numpy(vectors[f'{case}_{dtype}_grad_of_mean']), **tolerance)
+    for dtype in ['f64', 'f32']:
+        for case in ['2large_2small', '2large', '1head']:
+            logits = torch.from_numpy(vectors[f'{case}_{dtype}_logits']).requires_grad_()
+            loss = swapped_prediction(
+                logits,
+                torch.from_numpy(vectors[f'{case}_{dtype}_targets']),
+                num_large=int(vectors[f'{case}_num_large_crops']),
+                temperature=float(vectors[f'{case}_temperature']),
+            )
+            loss.mean().backward()
+            tolerance = F64 if dtype == 'f64' else F32
+            torch.testing.assert_close(loss, torch.from_numpy(vectors[f'{case}_{dtype}_loss_per_head']), **tolerance)
+            torch.testing.assert_close(
+                logits.grad, torch.from_numpy(vectors[f'{case}_{dtype}_grad_of_mean']), **tolerance
+            )
 
 
-@pytest.mark.parametrize(('num_views', 'num_large'), [(2, 1), (2, 2), (4, 2), (5, 3)])
-def test_loops(num_views, num_large):
-    logits, targets = random_case(num_views)
-    result = swapped_prediction(logits, targets, num_large=num_large, temperature=0.3)
-    torch.testing.assert_close(result, looped(logits, targets, num_large, 0.3), **F64)
+def test_loops():
+    for num_views, num_large in [(2, 1), (2, 2), (4, 2), (5, 3)]:
+        logits, targets = random_case(num_views)
+        result = swapped_prediction(logits, targets, num_large=num_large, temperature=0.3)
+        torch.testing.assert_close(result, looped(logits, targets, num_large, 0.3), **F64)
 
 
 def test_gradcheck():
@@ -98,19 +100,19 @@ def test_no_gradient_into_targets():
     assert targets.grad is None
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32])
-def test_finite_and_float32_for_extreme_logits_under_autocast(dtype):
-    logits, targets = random_case()
-    logits = (logits * 1e4).to(dtype).requires_grad_()
-    with torch.autocast('cpu', torch.bfloat16):
-        loss = swapped_prediction(logits, targets.to(dtype), num_large=2)
-    loss.sum().backward()
-    assert loss.dtype == torch.float32
-    assert loss.isfinite().all()
-    assert logits.grad.dtype == dtype
-    assert logits.grad.isfinite().all()
-    expected = looped(logits.detach().double(), targets.to(dtype).double(), 2, 0.1)
-    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
+def test_finite_and_float32_for_extreme_logits_under_autocast():
+    for dtype in [torch.float16, torch.bfloat16, torch.float32]:
+        logits, targets = random_case()
+        logits = (logits * 1e4).to(dtype).requires_grad_()
+        with torch.autocast('cpu', torch.bfloat16):
+            loss = swapped_prediction(logits, targets.to(dtype), num_large=2)
+        loss.sum().backward()
+        assert loss.dtype == torch.float32
+        assert loss.isfinite().all()
+        assert logits.grad.dtype == dtype
+        assert logits.grad.isfinite().all()
+        expected = looped(logits.detach().double(), targets.to(dtype).double(), 2, 0.1)
+        torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
 
 
 def test_empty_batch_is_a_differentiable_zero():
@@ -142,7 +144,7 @@ def test_targets_of_another_shape():
 
 
 # --------------------------------------------------------------------------------------------------
-# sinkhorn
+# Sinkhorn-Knopp.
 
 CASES = [f'B{b}_K{k}_{d}' for b in (8, 64, 256) for k in (5, 20) for d in ('f64', 'f32')]
 
@@ -165,18 +167,18 @@ def scaled_potentials(logits, epsilon=0.05, num_iters=3):
     )
 
 
-@pytest.mark.parametrize('case', [*CASES, 'B1_K5_f64', 'B1_K5_f32', 'unnormalised_f64'])
-def test_sinkhorn_official(golden, case):
+def test_sinkhorn_official(golden):
     vectors = golden('crkd_sinkhorn')
-    result = sinkhorn_knopp(torch.from_numpy(vectors[f'{case}_logits']))
-    torch.testing.assert_close(result, torch.from_numpy(vectors[f'{case}_Q']), **(F64 if 'f64' in case else F32))
+    for case in [*CASES, 'B1_K5_f64', 'B1_K5_f32', 'unnormalised_f64']:
+        result = sinkhorn_knopp(torch.from_numpy(vectors[f'{case}_logits']))
+        torch.testing.assert_close(result, torch.from_numpy(vectors[f'{case}_Q']), **(F64 if 'f64' in case else F32))
 
 
-@pytest.mark.parametrize('num_iters', [0, 1, 3, 10, 100])
-def test_official_iterations(golden, num_iters):
+def test_official_iterations(golden):
     vectors = golden('crkd_sinkhorn')
-    result = sinkhorn_knopp(torch.from_numpy(vectors[f'iters{num_iters}_logits']), num_iters=num_iters)
-    torch.testing.assert_close(result, torch.from_numpy(vectors[f'iters{num_iters}_Q']), **F64)
+    for num_iters in [0, 1, 3, 10, 100]:
+        result = sinkhorn_knopp(torch.from_numpy(vectors[f'iters{num_iters}_logits']), num_iters=num_iters)
+        torch.testing.assert_close(result, torch.from_numpy(vectors[f'iters{num_iters}_Q']), **F64)
 
 
 def test_official_epsilon(golden):
@@ -200,39 +202,41 @@ def test_worked_example():
     torch.testing.assert_close(sinkhorn_knopp(logits), expected, rtol=0, atol=5e-11)
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-@pytest.mark.parametrize('scale', [1.0, 8.0, 1e4])
-@pytest.mark.parametrize('offsets', [False, True], ids=['plain', 'offsets'])
-def test_right_for_extreme_logits(dtype, scale, offsets):
-    logits = torch.rand(24, 6, dtype=torch.float64) * 2 - 1
-    if offsets:  # whole samples and whole prototypes far from the others, small differences within
-        logits += scale * torch.randn(24, 1) + scale * torch.randn(1, 6)
-    else:
-        logits *= scale
-    logits = logits.to(dtype)
-    result = sinkhorn_knopp(logits)
-    assert result.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-    tolerance = {'rtol': 1e-8, 'atol': 1e-10} if dtype == torch.float64 else F32
-    torch.testing.assert_close(result.double(), scaled_potentials(logits), **tolerance)
+def test_right_for_extreme_logits():
+    for dtype in [torch.float16, torch.bfloat16, torch.float32, torch.float64]:
+        for scale in [1.0, 8.0, 1e4]:
+            for offsets in [False, True]:
+                logits = torch.rand(24, 6, dtype=torch.float64) * 2 - 1
+                if offsets:  # whole samples and whole prototypes far from the others, small differences within
+                    logits += scale * torch.randn(24, 1) + scale * torch.randn(1, 6)
+                else:
+                    logits *= scale
+                logits = logits.to(dtype)
+                result = sinkhorn_knopp(logits)
+                assert result.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+                tolerance = {'rtol': 1e-8, 'atol': 1e-10} if dtype == torch.float64 else F32
+                torch.testing.assert_close(result.double(), scaled_potentials(logits), **tolerance)
 
 
-@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
-@pytest.mark.parametrize('epsilon', [0.05, 2.0])
-def test_finite_for_the_largest_logits(dtype, epsilon):
-    logits = torch.finfo(dtype).max * (2 * torch.rand(24, 6, dtype=dtype) - 1)
-    logits[0] = torch.finfo(dtype).min
-    result = sinkhorn_knopp(logits, epsilon=epsilon)
-    torch.testing.assert_close(result.sum(dim=1), torch.ones(24, dtype=dtype))
+def test_finite_for_the_largest_logits():
+    for dtype in [torch.float32, torch.float64]:
+        for epsilon in [0.05, 2.0]:
+            logits = torch.finfo(dtype).max * (2 * torch.rand(24, 6, dtype=dtype) - 1)
+            logits[0] = torch.finfo(dtype).min
+            result = sinkhorn_knopp(logits, epsilon=epsilon)
+            torch.testing.assert_close(result.sum(dim=1), torch.ones(24, dtype=dtype))
 
 
-@pytest.mark.parametrize('num_iters', [1, 3, 300])
-@pytest.mark.parametrize('span', [59.0, 61.0], ids=['products', 'logarithms'])
-def test_both_ways_meet_at_the_border(span, num_iters):
+def test_both_ways_meet_at_the_border():
     """Few prototypes for many samples: a common factor of the scalings would grow without bound over 300 iterations."""
-    logits = torch.rand(40, 3)
-    logits = (logits - logits.min()) / (logits.max() - logits.min()) * span * 0.05 + 7
-    result = sinkhorn_knopp(logits, num_iters=num_iters)
-    torch.testing.assert_close(result.double(), scaled_potentials(logits, num_iters=num_iters), rtol=1e-4, atol=1e-5)
+    for num_iters in [1, 3, 300]:
+        for span in [59.0, 61.0]:
+            logits = torch.rand(40, 3)
+            logits = (logits - logits.min()) / (logits.max() - logits.min()) * span * 0.05 + 7
+            result = sinkhorn_knopp(logits, num_iters=num_iters)
+            torch.testing.assert_close(
+                result.double(), scaled_potentials(logits, num_iters=num_iters), rtol=1e-4, atol=1e-5
+            )
 
 
 def test_strides_do_not_matter():
@@ -272,10 +276,10 @@ def test_marginals_become_uniform():
     torch.testing.assert_close(assignments.sum(-2), torch.full((4,), 5.0, dtype=torch.float64), rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize('num_iters', [0, 3])
-@pytest.mark.parametrize('shape', [(0, 5), (2, 4, 0, 5)])
-def test_no_sample(shape, num_iters):
-    assert sinkhorn_knopp(torch.empty(shape), num_iters=num_iters).shape == shape
+def test_no_sample():
+    for num_iters in [0, 3]:
+        for shape in [(0, 5), (2, 4, 0, 5)]:
+            assert sinkhorn_knopp(torch.empty(shape), num_iters=num_iters).shape == shape
 
 
 def test_one_sample_spreads_evenly():
