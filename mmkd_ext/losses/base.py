@@ -71,7 +71,7 @@ class GatheredLoss(WeightedLoss):
         ValueError: If ``loss_weight`` is negative or not finite.
     """
 
-    shown: ClassVar = ('loss_weight', 'gather')
+    shown: ClassVar[tuple[str, ...]] = ('loss_weight', 'gather')
 
     def __init__(self, loss_weight: float = 1.0, *, gather: bool = False, **settings: Any) -> None:
         super().__init__(loss_weight, **settings)

@@ -1,6 +1,6 @@
 """Category structure (CSKD) as terms of a training."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -31,7 +31,7 @@ class IntraCategoryLoss(LabelledRelationLoss):
         ValueError: If a setting is unknown or out of range.
     """
 
-    shown: ClassVar = ('loss_weight', 'gather', 'filtered')
+    shown: ClassVar[tuple[str, ...]] = ('loss_weight', 'gather', 'filtered')
 
     def __init__(
         self,
@@ -46,7 +46,8 @@ class IntraCategoryLoss(LabelledRelationLoss):
         super().__init__(loss_weight, gather=gather, detach_centre=detach_centre, reduction=reduction)
         self.filtered = filtered
 
-    def forward(  # type: ignore[override] - a term passes what the forward of its loss names
+    # A term passes what the forward of its loss names.
+    def forward(  # type: ignore[override]
         self,
         student: Tensor,
         teacher: Tensor,
@@ -82,7 +83,7 @@ class IntraCategoryLoss(LabelledRelationLoss):
         correct = {'student_correct': predicted[0] == labels, 'teacher_correct': predicted[1] == labels}
         return self.loss_weight * self.relation(student, teacher, labels=labels, **correct)
 
-    def relation(self, student: Tensor, teacher: Tensor, *, labels: Tensor, **correct: Tensor) -> Tensor:
+    def relation(self, student: Tensor, teacher: Tensor, *, labels: Tensor, **correct: Any) -> Tensor:
         """Compare as the function does."""
         return intra_category(student, teacher, labels, **correct, **self.settings)
 

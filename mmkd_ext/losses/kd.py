@@ -28,7 +28,7 @@ class KDLoss(WeightedLoss):
         ValueError: If ``temperature`` is not positive or ``loss_weight`` is negative.
     """
 
-    shown: ClassVar = ('loss_weight', 'temperature')
+    shown: ClassVar[tuple[str, ...]] = ('loss_weight', 'temperature')
 
     def __init__(self, loss_weight: float = 1.0, *, temperature: float = 4.0) -> None:
         super().__init__(loss_weight)

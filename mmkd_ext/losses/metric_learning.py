@@ -37,6 +37,8 @@ class MetricLoss(GatheredLoss):
         step (Tensor): Number of batches seen in training, int64, ().
     """
 
+    step: Tensor
+
     def __init__(
         self, loss_weight: float, *, margin: float, mining: str, seed: int, gather: bool, **settings: Any
     ) -> None:

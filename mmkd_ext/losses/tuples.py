@@ -81,7 +81,8 @@ class TupleRelationLoss(RelationLoss):
                 f'{caller}: expected order in {orders} for {potential!r} but got {order!r}; a tuple has so many samples'
             )
 
-    def forward(  # type: ignore[override] - a term passes what the forward of its loss names
+    # A term passes what the forward of its loss names.
+    def forward(  # type: ignore[override]
         self,
         student: Tensor,
         teacher: Tensor,
@@ -110,10 +111,10 @@ class TupleRelationLoss(RelationLoss):
             student, teacher = self.joined(student, teacher)
             tuples = self._draw(len(student), iteration)
             return self.loss_weight * self.relation(student, teacher, tuples=tuples)
-        self._check_ids(sample_ids, len(student))
-        student, teacher, sample_ids = self.joined(student, teacher, sample_ids)
+        ids = self._checked_ids(sample_ids, len(student))
+        student, teacher, ids = self.joined(student, teacher, ids)
         tuples = self._draw(len(student), iteration).to(student.device, non_blocking=True)
-        keep = keep_tuples(sample_ids, tuples, fraction=self.settings['fraction'], epoch=epoch)
+        keep = keep_tuples(ids, tuples, fraction=self.settings['fraction'], epoch=epoch)
         return self.loss_weight * self.relation(student, teacher, tuples=tuples, keep=keep)
 
     def relation(self, student: Tensor, teacher: Tensor, *, tuples: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -127,7 +128,7 @@ class TupleRelationLoss(RelationLoss):
         num_tuples = num_tuples if num_samples >= order else 0
         return sample_tuples(max(num_samples, order), order, num_tuples, generator=generator)
 
-    def _check_ids(self, sample_ids: Tensor | None, num_samples: int) -> None:
+    def _checked_ids(self, sample_ids: Tensor | None, num_samples: int) -> Tensor:
         fraction = self.settings['fraction']
         if sample_ids is None:
             raise RuntimeError(
@@ -140,3 +141,4 @@ class TupleRelationLoss(RelationLoss):
                 f'TupleRelationLoss: expected an id of each of {num_samples} samples for fraction={fraction} but got '
                 f'{len(sample_ids)}; tap a tensor with one row per sample'
             )
+        return sample_ids
