@@ -6,8 +6,8 @@ Shape legend: B batch rows, C clusters, D dims.
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor
-from torch.nn import functional as F
 
+from mmkd_ext.ops.distances import unit_rows
 from mmkd_ext.ops.precision import full_precision
 from mmkd_ext.registry import MODELS
 
@@ -16,7 +16,7 @@ __all__ = ['ClusterHead']
 
 @full_precision
 def _nearness(features_BD: Tensor, centre_CD: Tensor) -> Tensor:
-    unit_BD = F.normalize(features_BD, dim=-1)
+    unit_BD = unit_rows(features_BD)
     return unit_BD @ centre_CD.to(unit_BD.dtype).mT + (1 - centre_CD.square().sum(dim=-1)) / 2
 
 

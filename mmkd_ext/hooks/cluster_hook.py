@@ -14,6 +14,7 @@ from mmkd_ext.distill import Recorder, same_randomness
 from mmkd_ext.engine.dataset_features import features_of_dataset, test_pipeline, with_pipeline
 from mmkd_ext.engine.runner import student_of
 from mmkd_ext.heads import ClusterHead
+from mmkd_ext.ops.distances import unit_rows
 from mmkd_ext.registry import HOOKS
 from mmkd_ext.samplers.planned import labels_of
 
@@ -105,7 +106,7 @@ class ClusterHook(Hook):
         model.train()
         if features is not None:
             clustering = semi_supervised_kmeans(
-                nn.functional.normalize(features, dim=1).numpy(),
+                unit_rows(features).numpy(),
                 labels_of(loader.dataset, 'ClusterHook'),
                 self._head.num_clusters,
                 num_inits=self.num_inits,
