@@ -1,10 +1,14 @@
-"""k-means in which labelled samples stay in the cluster of their class.
+"""k-means: with labelled samples that stay in the cluster of their class, and for superclasses.
 
-Suffixes: N samples, M rows of a tile, D dims, K clusters, C labelled classes (the first C clusters).
+Lloyd's algorithm and its start are written by hand where samples have labels: scikit-learn's ``KMeans`` cannot hold
+samples in a cluster, and its ``kmeans_plusplus`` cannot start from given centres (``docs/libraries.md``). Without
+labels, for superclasses, scikit-learn does it.
+
+Suffixes: N samples, M rows of a tile, D dims, K clusters or superclasses, C labelled classes (the first C clusters).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,7 +53,8 @@ def semi_supervised_kmeans(
     The first C centres start as the means of the labelled classes. The others are drawn from the unlabelled samples by
     k-means++, given those centres: the next is a sample with probability proportional to its squared distance to the
     nearest centre so far. Then Lloyd's algorithm (:func:`constrained_lloyd`) runs until no assignment changes. Of
-    ``num_inits`` starts the one of the lowest inertia is returned, the first of equals.
+    ``num_inits`` starts the one of the lowest inertia is returned, the first of equals. Features of float32 are clustered
+    in float32, and from the best of these clusterings Lloyd's algorithm goes on in float64 until nothing changes.
 
     Source: Vaze et al., Generalized Category Discovery, CVPR 2022 (arXiv 2201.02609), Sec. 3.2; k-means++ by Arthur and
     Vassilvitskii, 2007. Memory is that of the features and a few arrays of N numbers, whatever K.
@@ -76,11 +81,19 @@ def semi_supervised_kmeans(
             f'semi_supervised_kmeans: expected num_inits and max_iters of at least 1 but got {num_inits} and '
             f'{max_iters}; use the defaults'
         )
-    runs = (
-        constrained_lloyd(features_ND, labels_N, _start(features_ND, labels_N, num_clusters, rng), max_iters=max_iters)
-        for rng in map(np.random.default_rng, np.random.SeedSequence(seed).spawn(num_inits))
+    num_starts = 1 if num_labelled == num_clusters else num_inits
+    starts = (
+        _start(features_ND, labels_N, num_clusters, rng)
+        for rng in map(np.random.default_rng, np.random.SeedSequence(seed).spawn(num_starts))
     )
-    return next(runs) if num_labelled == num_clusters else min(runs, key=lambda run: run.inertia)
+    if features_ND.dtype == np.float64:
+        runs = (constrained_lloyd(features_ND, labels_N, centre_KD, max_iters=max_iters) for centre_KD in starts)
+        return min(runs, key=lambda run: run.inertia)
+    # In the short numbers that the features are given in, then from the best of these in float64: seldom a change.
+    runs = (_lloyd(features_ND, labels_N, centre_KD, max_iters) for centre_KD in starts)
+    best = min(runs, key=lambda run: run.inertia)
+    exact = constrained_lloyd(features_ND, labels_N, best.centre_KD, max_iters=max(1, max_iters - best.num_iters))
+    return replace(exact, num_iters=best.num_iters + exact.num_iters)
 
 
 def constrained_lloyd(
@@ -89,7 +102,7 @@ def constrained_lloyd(
     """Lloyd's algorithm from given centres, labelled samples staying where they are; inertia never increases.
 
     A cluster that no sample is nearest to takes the unlabelled sample that is farthest from its centre, of a cluster
-    that has others; where all samples lie on their centres it stays empty and keeps its own.
+    that has others; where all samples lie on their centres it stays empty and keeps its own. All numbers are float64.
 
     Args:
         features_ND: As for :func:`semi_supervised_kmeans`.
@@ -101,54 +114,75 @@ def constrained_lloyd(
         The clustering; without a limit hit, every unlabelled sample is in the cluster of its nearest centre, the first
         of equally near ones.
     """
-    centre_KD = centre_KD.astype(np.float64)
-    is_free_N = labels_N < 0
-    ids_N, square_N = np.full(len(labels_N), -1), np.empty(len(labels_N))
+    return _lloyd(features_ND, labels_N, centre_KD.astype(np.float64), max_iters)
+
+
+def _lloyd(features_ND: np.ndarray, labels_N: np.ndarray, centre_KD: np.ndarray, max_iters: int) -> Clustering:
+    """Lloyd's algorithm in the dtype of the centres; the inertia is summed in float64."""
+    is_free_N, length_N = labels_N < 0, _squared_lengths(features_ND, centre_KD.dtype)
+    ids_N = np.full(len(labels_N), -1)
     for num_iters in range(1, max_iters + 1):  # noqa: B007 (reported)
         before_N = ids_N
-        ids_N, square_N = nearest_centre(features_ND, centre_KD)
+        ids_N, square_N = _nearest(features_ND, length_N, centre_KD)
         ids_N = np.where(is_free_N, ids_N, labels_N)
         _fill_empty(ids_N, np.where(is_free_N, square_N, 0), len(centre_KD))
         if np.array_equal(ids_N, before_N):
             break
         centre_KD = _means(features_ND, ids_N, centre_KD)
-    inertia = sum(float(np.square(features_ND[rows] - centre_KD[ids_N[rows]]).sum()) for rows in _tiles(features_ND, 1))
+    inertia = sum(
+        float(np.square(features_ND[rows] - centre_KD[ids_N[rows]]).sum(dtype=np.float64))
+        for rows in _tiles(features_ND, 1)
+    )
     return Clustering(ids_N.astype(np.int64), centre_KD, inertia, num_iters)
 
 
 def nearest_centre(features_ND: np.ndarray, centre_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the nearest centre of each sample, tile by tile.
+    """Find the nearest centre of each sample, tile by tile, in the dtype of the centres.
 
     Args:
         features_ND: (N, D).
         centre_KD: (K, D).
 
     Returns:
-        Index of the centre, the first of equally near ones, (N,) int64, and squared distance to it, (N,) float64.
+        Index of the centre, the first of equally near ones, (N,) int64, and squared distance to it, (N,).
     """
-    ids_N, square_N = np.empty(len(features_ND), dtype=np.int64), np.empty(len(features_ND))
+    return _nearest(features_ND, _squared_lengths(features_ND, centre_KD.dtype), centre_KD)
+
+
+def _nearest(features_ND: np.ndarray, square_N: np.ndarray, centre_KD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Do what :func:`nearest_centre` does, given the squared lengths, which a search for centres needs only once."""
+    ids_N, nearest_N = np.empty(len(features_ND), dtype=np.int64), np.empty(len(features_ND), dtype=centre_KD.dtype)
     norm_K = np.square(centre_KD).sum(axis=1)
     for rows in _tiles(features_ND, len(centre_KD)):
-        x_MD = features_ND[rows].astype(np.float64)
-        square_MK = norm_K - 2 * x_MD @ centre_KD.T
+        square_MK = features_ND[rows].astype(centre_KD.dtype, copy=False) @ (-2 * centre_KD).T
+        square_MK += norm_K
         ids_N[rows] = square_MK.argmin(axis=1)
-        square_N[rows] = square_MK.min(axis=1) + np.square(x_MD).sum(axis=1)
-    return ids_N, np.maximum(square_N, 0)
+        nearest_N[rows] = np.take_along_axis(square_MK, ids_N[rows, None], axis=1)[:, 0]
+    return ids_N, np.maximum(nearest_N + square_N, 0)
+
+
+def _squared_lengths(features_ND: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    parts = (features_ND[rows].astype(dtype, copy=False) for rows in _tiles(features_ND, 1))
+    return np.concatenate([np.einsum('md,md->m', x_MD, x_MD) for x_MD in parts])
 
 
 def _start(features_ND: np.ndarray, labels_N: np.ndarray, num_clusters: int, rng: np.random.Generator) -> np.ndarray:
-    """Means of the labelled classes, then k-means++ among the unlabelled samples."""
+    """Means of the labelled classes, then k-means++ among the unlabelled samples; float64 of float64, else float32."""
     free = np.flatnonzero(labels_N < 0)
     num_labelled = labels_N.max(initial=-1) + 1
-    centre_KD = np.zeros((num_clusters, features_ND.shape[1]))
+    dtype = np.float64 if features_ND.dtype == np.float64 else np.float32
+    centre_KD = np.zeros((num_clusters, features_ND.shape[1]), dtype)
     centre_KD[:num_labelled] = _means(features_ND, labels_N, centre_KD[:num_labelled])
-    square_N = nearest_centre(features_ND, centre_KD[:num_labelled])[1][free] if num_labelled else np.ones(len(free))
+    length_N = _squared_lengths(features_ND, dtype)
+    known_KD = centre_KD[:num_labelled]
+    square_N = _nearest(features_ND, length_N, known_KD)[1][free] if num_labelled else np.ones(len(free))
     for cluster in range(num_labelled, num_clusters):
+        # The choice asks for sums of float64; where all samples lie on a centre, any of them will do.
+        square_N = square_N.astype(np.float64, copy=False)
         total = square_N.sum()
-        # Where all samples lie on a centre, any of them will do.
         chosen = free[rng.choice(len(free), p=square_N / total if total > 0 else None)]
         centre_KD[cluster] = features_ND[chosen]
-        to_new_N = nearest_centre(features_ND, centre_KD[cluster : cluster + 1])[1][free]
+        to_new_N = _nearest(features_ND, length_N, centre_KD[cluster : cluster + 1])[1][free]
         is_first = cluster == 0
         square_N = to_new_N if is_first else np.minimum(square_N, to_new_N)
     return centre_KD
@@ -157,12 +191,12 @@ def _start(features_ND: np.ndarray, labels_N: np.ndarray, num_clusters: int, rng
 def _means(features_ND: np.ndarray, ids_N: np.ndarray, centre_KD: np.ndarray) -> np.ndarray:
     """Means of the clusters; an empty one keeps its centre. Samples with a negative id take no part."""
     members = np.flatnonzero(ids_N >= 0)
-    shape = (len(centre_KD), len(ids_N))
-    member_KN = sparse.csr_matrix((np.ones(len(members)), (ids_N[members], members)), shape=shape)
-    size_K = np.bincount(ids_N[members], minlength=len(centre_KD))
+    ones = np.ones(len(members), dtype=centre_KD.dtype)
+    member_KN = sparse.csr_matrix((ones, (ids_N[members], members)), shape=(len(centre_KD), len(ids_N)))
+    size_K = np.bincount(ids_N[members], minlength=len(centre_KD)).astype(centre_KD.dtype)
     total_KD = np.zeros_like(centre_KD)
     for rows in _tiles(features_ND, 1):
-        total_KD += member_KN[:, rows] @ features_ND[rows].astype(np.float64)
+        total_KD += member_KN[:, rows] @ features_ND[rows].astype(centre_KD.dtype, copy=False)
     return np.where(size_K[:, None] > 0, total_KD / np.maximum(size_K, 1)[:, None], centre_KD)
 
 
@@ -219,8 +253,6 @@ def _check(features_ND: np.ndarray, labels_N: np.ndarray, num_clusters: int) -> 
 
 # --------------------------------------------------------------------------------------------------
 # Superclasses: clusters of features, large enough to sample from.
-#
-# Suffixes: N samples, D dims, K superclasses.
 
 if TYPE_CHECKING:
     from sklearn.cluster import KMeans, MiniBatchKMeans

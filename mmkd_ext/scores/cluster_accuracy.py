@@ -1,10 +1,10 @@
-"""How well clusters agree with true classes: accuracy after matching, NMI, ARI.
+"""How well clusters agree with true classes: accuracy after matching, NMI, ARI; and which cluster stands for which.
 
-All three are read off one table, the :class:`Contingency` of clusters and classes; who wants several of them counts
-once. Labels are integers >= 0, as numpy arrays, torch tensors or sequences; the K known classes come first. Shape
-suffixes: n samples, P clusters, T true classes.
+All is read off one table of clusters and classes (:func:`contingency_table`); who wants several scores counts once, by
+:class:`Contingency`. Labels are integers >= 0, as numpy arrays, torch tensors or sequences; the K known classes come
+first.
 
-Shape suffixes: K known classes, N clusters of the novel head, C = K + N outputs, T true classes.
+Shape suffixes: n samples, P clusters, T true classes, K known classes.
 """
 
 import numpy as np
@@ -14,9 +14,20 @@ from scipy.optimize import linear_sum_assignment
 
 from mmkd_ext.ops.checks import check_choice
 
-__all__ = ['Contingency', 'adjusted_rand_index', 'cluster_accuracy', 'normalized_mutual_info']
+__all__ = [
+    'UNMATCHED',
+    'Contingency',
+    'adjusted_rand_index',
+    'cluster_accuracy',
+    'contingency_table',
+    'match_clusters',
+    'normalized_mutual_info',
+]
 
 Labels = torch.Tensor | ArrayLike
+
+UNMATCHED = -1
+"""Class of a cluster that the assignment leaves without one (more clusters than classes)."""
 
 
 class Contingency:
@@ -43,9 +54,7 @@ class Contingency:
                 f'gather both from the same samples'
             )
         size = max(true_n.max(), pred_n.max()) + 1
-        cell_n = pred_n * size
-        cell_n += true_n
-        self.table_PT = np.bincount(cell_n, minlength=size * size).reshape(size, size)
+        self.table_PT = contingency_table(pred_n, true_n, size, size)
 
     def accuracy(self, *, num_known: int | None = None, protocol: str = 'v2') -> dict[str, float]:
         """Accuracy after the best one-to-one matching; see :func:`cluster_accuracy`."""
@@ -172,6 +181,40 @@ def adjusted_rand_index(y_true: Labels, y_pred: Labels) -> float:
     return Contingency(y_true, y_pred, caller='adjusted_rand_index').adjusted_rand_index()
 
 
+def contingency_table(labels: np.ndarray, clusters: np.ndarray, num_classes: int, num_clusters: int) -> np.ndarray:
+    """Count samples per true class and cluster.
+
+    Args:
+        labels: True classes, ints in [0, num_classes), (samples,).
+        clusters: Assigned clusters, ints in [0, num_clusters), (samples,).
+        num_classes: Number of rows T.
+        num_clusters: Number of columns P.
+
+    Returns:
+        np.ndarray: int64 counts, (T, P).
+    """
+    cell_n = labels * np.int64(num_clusters)
+    cell_n += clusters
+    return np.bincount(cell_n, minlength=num_classes * num_clusters).reshape(num_classes, num_clusters)
+
+
+def match_clusters(counts_TP: np.ndarray) -> np.ndarray:
+    """Assign each cluster to at most one class so that the largest number of samples agrees (Hungarian method).
+
+    Args:
+        counts_TP: Counts per true class and cluster, (T, P).
+
+    Returns:
+        np.ndarray: Class of each cluster, int64, (P,); :data:`UNMATCHED` where there is none, which includes every
+        cluster that shares no sample with the class it would get.
+    """
+    clusters, classes = linear_sum_assignment(counts_TP.T, maximize=True)
+    matched_P = np.full(counts_TP.shape[1], UNMATCHED, dtype=np.int64)
+    agrees = counts_TP[classes, clusters] > 0
+    matched_P[clusters[agrees]] = classes[agrees]
+    return matched_P
+
+
 def _as_labels(caller: str, name: str, y: Labels) -> np.ndarray:
     labels_n = y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else np.asarray(y)
     if labels_n.ndim != 1 or labels_n.size == 0:
@@ -189,9 +232,10 @@ def _as_labels(caller: str, name: str, y: Labels) -> np.ndarray:
 
 def _hits_after_matching(table_PT: np.ndarray) -> np.ndarray:
     """Correct samples of each true class under the one-to-one matching that has most of them."""
-    rows, columns = linear_sum_assignment(table_PT, maximize=True)
+    matched_P = match_clusters(table_PT.T)
     hits_T = np.zeros(table_PT.shape[1], dtype=np.int64)
-    hits_T[columns] = table_PT[rows, columns]
+    clusters = np.flatnonzero(matched_P != UNMATCHED)
+    hits_T[matched_P[clusters]] = table_PT[clusters, matched_P[clusters]]
     return hits_T
 
 
@@ -206,44 +250,3 @@ def _entropy(probabilities: np.ndarray) -> float:
 
 def _num_pairs(counts: np.ndarray) -> int:
     return int((counts * (counts - 1) // 2).sum())
-
-
-# --------------------------------------------------------------------------------------------------
-# Which discovered cluster stands for which true class.
-
-UNMATCHED = -1
-"""Class of a cluster that the assignment leaves without one (more clusters than classes)."""
-
-
-def contingency_table(labels: np.ndarray, clusters: np.ndarray, num_classes: int, num_clusters: int) -> np.ndarray:
-    """Count samples per true class and cluster.
-
-    Args:
-        labels: True classes, ints in [0, num_classes), (samples,).
-        clusters: Assigned clusters, ints in [0, num_clusters), (samples,).
-        num_classes: Number of rows T.
-        num_clusters: Number of columns C.
-
-    Returns:
-        np.ndarray: int64 counts, (T, C).
-    """
-    counts_TC = np.zeros((num_classes, num_clusters), dtype=np.int64)
-    np.add.at(counts_TC, (labels, clusters), 1)
-    return counts_TC
-
-
-def match_clusters(counts_TC: np.ndarray) -> np.ndarray:
-    """Assign each cluster to at most one class so that the largest number of samples agrees (Hungarian method).
-
-    Args:
-        counts_TC: Counts per true class and cluster, (T, C).
-
-    Returns:
-        np.ndarray: Class of each cluster, int64, (C,); :data:`UNMATCHED` where there is none, which includes every
-        cluster that shares no sample with the class it would get.
-    """
-    classes, clusters = linear_sum_assignment(counts_TC, maximize=True)
-    matched_C = np.full(counts_TC.shape[1], UNMATCHED, dtype=np.int64)
-    agrees = counts_TC[classes, clusters] > 0
-    matched_C[clusters[agrees]] = classes[agrees]
-    return matched_C

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmkd_ext.scores.neighbours import nearest_neighbours, neighbour_blocks
+from mmkd_ext.scores.neighbours import nearest_neighbours, neighbour_blocks, prepare
 
 KINDS = {
     'integers': lambda rng, n, d: rng.integers(-2, 3, (n, d)),
@@ -34,11 +34,16 @@ def brute_force(queries, gallery, k):
 @pytest.fixture(params=[False, True], ids=['one tile', 'many tiles'])
 def tiles(request, monkeypatch):
     if request.param:
-        for name, value in (('_TILE', 64), ('_BLOCK', 64)):
-            monkeypatch.setattr(f'mmkd_ext.scores.neighbours.{name}', value)
+        monkeypatch.setattr('mmkd_ext.scores.neighbours._TILE', 64)
 
 
-@pytest.mark.usefixtures('tiles')
+@pytest.fixture(params=[64, -300], ids=['noted', 'searched'])
+def pairs(request, monkeypatch):
+    """How many pairs a query notes before it is looked at on its own in the end."""
+    monkeypatch.setattr('mmkd_ext.scores.neighbours._PAIRS', request.param)
+
+
+@pytest.mark.usefixtures('tiles', 'pairs')
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('seed', range(4))
 def test_against_brute_force(kind, seed):
@@ -91,7 +96,7 @@ def test_moved_and_turned_points_have_the_same_neighbours():
 
 
 def test_blocks_are_consecutive_and_no_graph_is_kept(monkeypatch):
-    monkeypatch.setattr('mmkd_ext.scores.neighbours._BLOCK', 64)
+    monkeypatch.setattr('mmkd_ext.scores.neighbours._TILE', 64)
     x = torch.randn(150, 3, requires_grad=True)
     blocks = list(neighbour_blocks(x, k=2))
     assert [(rows.start, rows.stop) for rows, _ in blocks] == [(0, 64), (64, 128), (128, 150)]
@@ -117,3 +122,40 @@ def test_nothing_to_find(size, num_items):
 def test_wrong_input(arguments, message):
     with pytest.raises(ValueError, match=f'nearest_neighbours: .*{message}'):
         nearest_neighbours(*arguments)
+
+
+@pytest.mark.usefixtures('tiles')
+def test_lists_too_long_to_hold_for_all_queries(monkeypatch):
+    x = torch.rand(150, 4)
+    expected = nearest_neighbours(x, k=5)
+    monkeypatch.setattr('mmkd_ext.scores.neighbours._LIST_VALUES', 0)
+    assert torch.equal(nearest_neighbours(x, k=5), expected)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+@pytest.mark.parametrize('spread', [1.0, 1e-3, 1e-6])
+@pytest.mark.parametrize('num_dims', [1, 64, 2048])
+def test_products_are_off_by_no_more_than_their_bound(dtype, spread, num_dims):
+    offset = torch.rand(num_dims, dtype=dtype) / 2
+    x, y = (offset + spread / 8 * torch.randn(n, num_dims, dtype=dtype) for n in (20, 30))
+    y[7] = 1  # one far from all others
+    queries, gallery = prepare(x, y)
+    found = -2 * queries.scores(slice(None), gallery, slice(None))
+    error = (found.double() - (queries.x_ND.double()[:, None] - gallery.x_ND.double()).square().sum(dim=2)).abs()
+    assert (error <= queries.bound(slice(None), found)).all()
+
+
+def test_the_bound_of_unit_vectors_is_a_small_part_of_their_distances():
+    x, _ = prepare(torch.nn.functional.normalize(torch.randn(50, 512)), None)
+    assert x.bound(slice(None), torch.full((50, 1), 2.0)).max() < 2e-3
+
+
+def test_short_products_are_not_trusted():
+    """TF32 and bfloat16 products would break the bound."""
+    x = torch.rand(20, 4)
+    torch.set_float32_matmul_precision('medium')
+    try:
+        assert prepare(x, None)[0].row_ND2.dtype == torch.float64
+    finally:
+        torch.set_float32_matmul_precision('highest')
+    assert prepare(x, None)[0].row_ND2.dtype == torch.float32
