@@ -53,8 +53,8 @@ def semi_supervised_kmeans(
     The first C centres start as the means of the labelled classes. The others are drawn from the unlabelled samples by
     k-means++, given those centres: the next is a sample with probability proportional to its squared distance to the
     nearest centre so far. Then Lloyd's algorithm (:func:`constrained_lloyd`) runs until no assignment changes. Of
-    ``num_inits`` starts the one of the lowest inertia is returned, the first of equals. Features of float32 are clustered
-    in float32, and from the best of these clusterings Lloyd's algorithm goes on in float64 until nothing changes.
+    ``num_inits`` starts the one of the lowest inertia is returned, the first of equals. Features of float32 are
+    clustered in float32, and from the best of these clusterings Lloyd's algorithm goes on in float64 to its end.
 
     Source: Vaze et al., Generalized Category Discovery, CVPR 2022 (arXiv 2201.02609), Sec. 3.2; k-means++ by Arthur and
     Vassilvitskii, 2007. Memory is that of the features and a few arrays of N numbers, whatever K.

@@ -1,4 +1,12 @@
-"""The random states of Python, NumPy and torch, in containers that a weights-only checkpoint can hold."""
+"""What a resumed run needs to be, to the bit, the run that was not interrupted.
+
+In this order: the random states of Python, NumPy and torch, in containers that a weights-only checkpoint can hold;
+batches that can be taken up in the middle of an epoch; passes over the data for a loop that counts iterations; and the
+state of each process. :class:`mmkd_ext.ExactResumeHook` puts them together.
+
+Written by hand because torchdata's ``StatefulDataLoader`` keeps the order of samples but not what augmentations draw,
+and mmengine neither in the middle of an epoch (``docs/libraries.md``).
+"""
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -13,6 +13,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
+from mmkd_ext.functional.uno import lowest_objective
 from mmkd_ext.io import table
 from mmkd_ext.registry import METRICS
 from mmkd_ext.scores.cluster_accuracy import Contingency
@@ -87,8 +88,8 @@ def best_head(head_objective: Sequence[float]) -> int:
     Returns:
         int: Index of the head; 0 when none was trained.
     """
-    objective = np.asarray(head_objective, dtype=np.float64)
-    return 0 if np.isnan(objective).all() else int(np.nanargmin(objective))
+    objective_H = torch.as_tensor(head_objective, dtype=torch.float64)
+    return int(lowest_objective(objective_H)) if len(objective_H) else 0
 
 
 # --------------------------------------------------------------------------------------------------

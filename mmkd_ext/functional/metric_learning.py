@@ -1,12 +1,12 @@
-"""Which negative belongs to an anchor and a positive: mining for losses of triplets.
+"""Losses of metric learning, triplet and contrastive, and which negative belongs to an anchor and a positive: mining.
 
 A batch of N samples has N x N cells (anchor, positive). Every mining gives each cell a negative, also those that are no
 pair of one class, and says which cells count: without lists of pairs, whose length only the host could know, nothing
 waits for a GPU.
 
-Shape suffixes: N samples (rows: anchors), D dims.
+Written by hand because pytorch-metric-learning lists all triplets, which takes O(N^3) memory and two to six times as
+long, cannot repeat its draws at a step, and gives a loss for an embedding with NaN (``docs/libraries.md``).
 
-Shape suffixes: N samples (rows: anchors), D dims.
 Shape suffixes: N samples (rows: anchors), D dims.
 """
 

@@ -11,7 +11,19 @@ from mmkd_ext.ops.checks import check_dims, check_positive
 from mmkd_ext.ops.distributed import joint_count, log_share, num_processes, sum_with_grad
 from mmkd_ext.ops.precision import full_precision
 
-__all__ = ['sinkhorn_knopp', 'swapped_prediction']
+__all__ = ['lowest_objective', 'sinkhorn_knopp', 'swapped_prediction']
+
+
+def lowest_objective(objective_H: Tensor) -> Tensor:
+    """Choose one of several heads without labels: the one with the lowest mean training objective.
+
+    Args:
+        objective_H: Lower is better; NaN, of a head that was never trained, is the last to be taken. Shape (H,).
+
+    Returns:
+        Index, (), int64, on the device; 0 when none was trained.
+    """
+    return objective_H.nan_to_num(torch.inf).argmin()
 
 
 @full_precision

@@ -10,6 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmkd_ext.functional.uno import lowest_objective
 from mmkd_ext.heads.prototypes import Prototypes
 from mmkd_ext.registry import MODELS
 
@@ -162,8 +163,5 @@ class NovelHead(BaseModule):
 
     @property
     def best_head(self) -> Tensor:
-        """Index of the head with the lowest mean objective: (), int64, on the device; 0 when never trained.
-
-        As :func:`mmkd_ext.evaluation.best_head`, a head whose objective is NaN is the last to be taken.
-        """
-        return self.mean_objective.nan_to_num(torch.inf).argmin()
+        """Index of the head with the lowest mean objective: (), int64, on the device; 0 when never trained."""
+        return lowest_objective(self.mean_objective)

@@ -1,4 +1,8 @@
-"""Compile a C file of this package for the processor at hand, once per user."""
+"""Compile a C file of this package for the processor at hand, once per user.
+
+Not by ``torch.utils.cpp_extension.load``, which needs ninja and a C++ compiler, reads torch's headers for minutes where
+the kernel takes seconds, and does not ask what processor a library was built for (``docs/libraries.md``).
+"""
 
 import os
 import shutil

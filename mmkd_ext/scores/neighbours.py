@@ -225,9 +225,7 @@ class _Block:
         is_left_P = (score_P >= self._cuts()[row_P]) & ~is_crowded_B[row_P]
         query_B = torch.arange(self.rows.start, self.rows.stop, device=row_P.device)
         nearest_BK = torch.empty_like(self.best_BK, dtype=torch.long)
-        nearest_BK[~is_crowded_B] = self._sorted(
-            row_P[is_left_P], item_P[is_left_P], query_B, self.best_BK.shape[1]
-        )
+        nearest_BK[~is_crowded_B] = self._sorted(row_P[is_left_P], item_P[is_left_P], query_B, self.best_BK.shape[1])
         if is_crowded_B.any():
             nearest_BK[is_crowded_B] = self._search(is_crowded_B.nonzero()[:, 0], is_own)
         return nearest_BK

@@ -1,6 +1,13 @@
-"""Arrays of the host on an accelerator, without a wait.
+"""Augmentation of a whole batch where it is trained on, with random parameters of its own for each image.
 
-Shape suffixes: B images, C channels, H x W pixels.
+The transforms ``mmkd_ext.Batch*`` stand for those of small images in a pipeline of mmpretrain and torchvision over PIL
+images: same parameters, same distribution of results. :class:`mmkd_ext.MultiViewDataPreprocessor` runs them. Images
+are uint8 throughout. Parameters are drawn on the host, so each operation runs only on the images that it is meant for,
+and the host never waits for the device.
+
+Written by hand because torchvision's transforms draw one parameter for a whole batch and kornia's take floats; neither
+draws by a counter, so that a resumed run repeats to the bit (``docs/libraries.md``).
+
 Shape suffixes: B images, C channels, H x W pixels.
 """
 
@@ -29,15 +36,6 @@ def upload(array: np.ndarray, device: torch.device) -> Tensor:
     """
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     return (tensor.pin_memory() if device.type == 'cuda' else tensor).to(device, non_blocking=True)
-
-
-# --------------------------------------------------------------------------------------------------
-# Augmentation of a whole batch where it is trained on, with random parameters of its own for each image.
-#
-# The transforms ``mmkd_ext.Batch*`` stand for those of small images in a pipeline of mmpretrain and torchvision over
-# PIL images: same parameters, same distribution of results. :class:`mmkd_ext.MultiViewDataPreprocessor` runs them.
-# Images are uint8 throughout. Parameters are drawn on the host, so each operation runs only on the images that it is
-# meant for, and the host never waits for the device.
 
 
 class BatchTransform:

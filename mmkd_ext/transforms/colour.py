@@ -1,11 +1,10 @@
-"""Colour changes of a batch of 8-bit images, each with a factor of its own, to the grey level those of PIL.
+"""Colour and tone of a batch of 8-bit images, each with a factor of its own, to the grey level those of PIL.
 
-Brightness, contrast and saturation are PIL's ``ImageEnhance``, hue is torchvision's ``adjust_hue`` of PIL images.
+Brightness, contrast and saturation are PIL's ``ImageEnhance``, hue is torchvision's ``adjust_hue`` of PIL images,
+solarize and equalize are PIL's ``ImageOps``. The functions come first, then the transforms that draw their parameters.
 
-Shape suffixes: B images, H x W pixels, 3 channels: red, green, blue; 1 a channel of its own.
-
-Shape suffixes: B images, C channels, H x W pixels; R = B C planes of P = H W pixels, 256 grey levels.
-Shape suffixes: B images, C channels, H x W pixels; 4 changes (brightness, contrast, saturation, hue), in as many turns.
+Shape suffixes: B images, H x W pixels, 3 channels: red, green, blue (C: any number; 1 a channel of its own); R = B C
+planes of P = H W pixels, 256 grey levels; 4 changes (brightness, contrast, saturation, hue), in as many turns.
 """
 
 import numpy as np

@@ -1,11 +1,9 @@
-"""Crops of a batch of images, each with a box of its own, and how random crops choose their boxes.
+"""Crops and flips of a batch of images, each with a box of its own, and how random crops choose their boxes.
 
 Boxes are chosen on the host from uniform numbers and have the rows (top, left, height, width), in pixels. The
 distributions are those of torchvision's ``RandomCrop`` and ``RandomResizedCrop``, the pixels those of PIL.
 
-Shape suffixes: B images, C channels, H x W pixels before and O x O after, A attempts.
-
-Shape suffixes: B images, C channels, H x W pixels, A attempts at a box.
+Shape suffixes: B images, C channels, H x W pixels before and O x O after, A attempts at a box.
 """
 
 import math
