@@ -70,9 +70,6 @@ def neighbours(rounds: int) -> None:
     else:
         faiss.omp_set_num_threads(1)
         contestants['faiss'] = by_faiss
-    for size, dims in ((5000, 128), (20_000, 512)):
-        x = torch.nn.functional.normalize(torch.randn(size, dims))
-        race(f'neighbours {size} x {dims}', {n: lambda f=f, x=x: f(x) for n, f in contestants.items()}, rounds)
     codes = torch.randint(-2, 3, (1000, 8)).float()
     near = torch.nn.functional.normalize(1 + 1e-3 * torch.randn(1000, 512))
     for title, x in (('codes 1000 x 8', codes), ('almost collapsed 1000 x 512', near)):
@@ -81,6 +78,9 @@ def neighbours(rounds: int) -> None:
         exact = square.argsort(dim=1, stable=True)[:, :8]
         wrong = {name: int((f(x) != exact).any(dim=1).sum()) for name, f in contestants.items()}
         print(f'lists of {title} that are not those of float64: {wrong}')
+    for size, dims in ((5000, 128), (20_000, 512)):
+        x = torch.nn.functional.normalize(torch.randn(size, dims))
+        race(f'neighbours {size} x {dims}', {n: lambda f=f, x=x: f(x) for n, f in contestants.items()}, rounds)
 
 
 def transforms(rounds: int) -> None:
