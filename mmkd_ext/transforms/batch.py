@@ -6,7 +6,8 @@ are uint8 throughout. Parameters are drawn on the host, so each operation runs o
 and the host never waits for the device.
 
 Written by hand because torchvision's transforms draw one parameter for a whole batch and kornia's take floats; neither
-draws by a counter, so that a resumed run repeats to the bit (``docs/libraries.md``).
+draws by a counter, so that a resumed run repeats to the bit. For small images: at 224 pixels a pipeline of torchvision,
+image by image, takes a third of the time (``docs/libraries.md``).
 
 Shape suffixes: B images, C channels, H x W pixels.
 """
