@@ -1,6 +1,6 @@
 """Compile a C file of this package for the processor at hand, once per user.
 
-Not by ``torch.utils.cpp_extension.load``, which needs ninja and a C++ compiler, reads torch's headers for far longer than
+Not by ``torch.utils.cpp_extension.load``, which needs ninja and a C++ compiler, reads headers of torch for longer than
 the kernel takes, and does not ask what processor a library was built for (``docs/libraries.md``).
 """
 
