@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.model import MMDistributedDataParallel
-from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -37,8 +36,8 @@ class _Digits(Dataset):
         return {'inputs': [torch.randn(3, 8, 8), torch.randn(3, 8, 8)], 'data_samples': sample}
 
 
-def _run(work_dir, novel_head):
-    runner = Runner(
+def _run(case, work_dir, novel_head):
+    runner = case.build(
         model={
             'type': 'mmkd_ext.NCDClassifier',
             'backbone': {'type': 'mmkd_ext.ConvNet', 'in_channels': 3, 'channels': (4,)},
@@ -46,7 +45,7 @@ def _run(work_dir, novel_head):
             'known_head': {'type': 'mmkd_ext.CosineHead', 'in_channels': 4, 'num_classes': 2},
             'novel_head': novel_head,
         },
-        work_dir=str(work_dir),
+        work_dir=work_dir,
         train_dataloader={
             'dataset': _Digits(),
             'batch_size': 4,
@@ -57,13 +56,12 @@ def _run(work_dir, novel_head):
         train_cfg={'by_epoch': True, 'max_epochs': 2},
         default_hooks={'checkpoint': {'type': 'CheckpointHook', 'interval': 1}},
         custom_hooks=[{'type': 'mmkd_ext.BestHeadHook'}],
-        experiment_name='best_head',
     )
     runner.train()
 
 
-def test_checkpoint_holds_the_objective_of_its_own_epoch(tmp_path):
-    _run(tmp_path, HEAD)
+def test_checkpoint_holds_the_objective_of_its_own_epoch(case, tmp_path):
+    _run(case, tmp_path, HEAD)
     sums = []
     for epoch in (1, 2):
         state = load_checkpoint_safely(tmp_path / f'epoch_{epoch}.pth')['state_dict']
@@ -72,8 +70,8 @@ def test_checkpoint_holds_the_objective_of_its_own_epoch(tmp_path):
     assert not torch.equal(*sums)
 
 
-def test_model_without_novel_head_is_left_alone(tmp_path):
-    _run(tmp_path, None)
+def test_model_without_novel_head_is_left_alone(case, tmp_path):
+    _run(case, tmp_path, None)
     assert (tmp_path / 'epoch_2.pth').exists()
 
 

@@ -88,11 +88,9 @@ def test_infinite_sampler_never_ends():
     assert all(split.labelled[batch].sum() == 6 for batch in batches)
 
 
-def test_built_by_the_runner(host_scope):
-    from mmengine.runner import Runner
-
-    loader = Runner.build_dataloader(
-        {
+def test_a_runner_builds_it(case):
+    runner = case.build(
+        train_dataloader={
             'batch_size': 64,
             'num_workers': 0,
             'sampler': {'type': 'DefaultSampler', 'shuffle': True},
@@ -104,8 +102,10 @@ def test_built_by_the_runner(host_scope):
                 'dataset': {'type': 'mmkd_ext.Digits', 'pipeline': [{'type': 'PackInputs', 'meta_keys': ()}]},
             },
         },
-        seed=0,
+        randomness={'seed': 0},
+        default_scope='mmpretrain',
     )
+    loader = runner.train_dataloader
     assert len(loader) == 600 // 16
     for batch in islice(loader, 3):
         labels = [int(sample.gt_label) for sample in batch['data_samples']]
