@@ -243,7 +243,7 @@ def test_unwritable_folder_fails_before_training(case, tmp_path):
     runner = make_runner(
         case, tmp_path, model=model, hook=DiscoveryReportHook(out_dir=str(tmp_path / 'file' / 'report'))
     )
-    with pytest.raises(OSError, match=r'expected a folder to write the report to but got .*file/report'):
+    with pytest.raises(OSError, match=r'folder .*got .*file/report'):
         runner.train()
     assert runner.iter == 0
     assert model.scale.item() == 1
@@ -251,7 +251,7 @@ def test_unwritable_folder_fails_before_training(case, tmp_path):
 
 def test_unknown_tap_fails_before_training(case, tmp_path):
     runner = make_runner(case, tmp_path, hook=DiscoveryReportHook(tap='embeding'))
-    with pytest.raises(KeyError, match=r"did you mean one of \['embedding'\]"):
+    with pytest.raises(KeyError, match=r"embeding.*'embedding'"):
         runner.train()
 
 
@@ -290,11 +290,11 @@ def test_shuffled_evaluation_data_is_refused(case, tmp_path):
         'sampler': DefaultSampler(Stripes(), shuffle=True, seed=0),
         'collate_fn': {'type': 'pseudo_collate'},
     }
-    with pytest.raises(RuntimeError, match=r'evaluate with DefaultSampler\(shuffle=False\)'):
+    with pytest.raises(RuntimeError, match=r'DefaultSampler\(shuffle=False\)'):
         make_runner(case, tmp_path, epochs=1, val_dataloader=loader).train()
     assert (tmp_path / 'report/metrics.json').is_file()
 
 
 def test_bad_argument():
-    with pytest.raises(ValueError, match='expected max_points >= 1 but got 0'):
+    with pytest.raises(ValueError, match=r'DiscoveryReportHook: .*max_points .*got 0'):
         DiscoveryReportHook(max_points=0)

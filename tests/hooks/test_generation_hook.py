@@ -312,7 +312,7 @@ def killed_in_second_generation(case, folder):
 
 def test_missing_teacher_is_named(case, tmp_path):
     os.remove(killed_in_second_generation(case, tmp_path))
-    with pytest.raises(FileNotFoundError, match=r'teacher of generation 1 at .*generation_0.pth but found no file; re'):
+    with pytest.raises(FileNotFoundError, match=r'generation 1 .*generation_0.pth'):
         train(case, tmp_path, Log(), resume=True)
 
 
@@ -321,7 +321,7 @@ def test_changed_teacher_is_refused(case, tmp_path):
     weights = state(file)
     weights['head.bias'] += 1
     torch.save({'state_dict': weights}, file)
-    with pytest.raises(ValueError, match=r'generation_0.pth has changed .*; restore it, or resume from'):
+    with pytest.raises(ValueError, match=r'generation_0.pth .*changed'):
         train(case, tmp_path, Log(), resume=True)
 
 
@@ -329,18 +329,18 @@ def test_changed_teacher_is_refused(case, tmp_path):
 
 
 def test_needs_two_generations(case, tmp_path):
-    with pytest.raises(ValueError, match='expected at least 2 generations but got 1'):
+    with pytest.raises(ValueError, match=r'GenerationHook: .*2 generations .*got 1'):
         train(case, tmp_path, Log(), generations=1)
 
 
 def test_length_is_a_multiple(case, tmp_path):
-    with pytest.raises(ValueError, match='expected max_epochs to be a multiple of the 3 generations but got 4'):
+    with pytest.raises(ValueError, match=r'max_epochs .*3 generations .*got 4'):
         train(case, tmp_path, Log(), epochs=4)
 
 
 def test_load_from_is_refused(case, tmp_path):
     torch.save({'state_dict': GenerationNet().state_dict()}, tmp_path / 'start.pth')
-    with pytest.raises(ValueError, match=r"no load_from but got .*start.pth.*init_cfg=dict\(type='Pretrained'"):
+    with pytest.raises(ValueError, match=r'load_from .*start.pth.*init_cfg='):
         train(case, tmp_path, Log(), load_from=str(tmp_path / 'start.pth'))
 
 

@@ -59,7 +59,7 @@ def test_training_may_start_without_the_parts_that_it_adds(case, tmp_path):
 
 
 def test_other_parts_may_not_be_missing(case, tmp_path):
-    with pytest.raises(RuntimeError, match=r"lacks 2 entries \['head.weight', 'head.bias'\]"):
+    with pytest.raises(RuntimeError, match=r"lacks 2 .*\['head.weight', 'head.bias'\]"):
         _runner(case, tmp_path, _save(tmp_path, _Net(with_head=False))).train()
 
 
@@ -71,13 +71,13 @@ def test_other_shapes_are_refused_and_named(case, tmp_path):
 
 def test_evaluation_needs_the_new_parts_too(case, tmp_path):
     runner = _runner(case, tmp_path, _save(tmp_path, _Net(with_head=False)), new=['head'])
-    with pytest.raises(RuntimeError, match='lacks 2 entries'):
+    with pytest.raises(RuntimeError, match='lacks 2 '):
         runner.load_or_resume()
 
 
 def test_more_of_an_own_part_is_another_architecture(case, tmp_path):
     """All that the model has is there with the right shapes: it would load, and be wrong."""
-    with pytest.raises(RuntimeError, match=r"has too many 2 entries \['backbone.deeper1.weight'"):
+    with pytest.raises(RuntimeError, match=r"too many 2 .*\['backbone.deeper1.weight'"):
         _runner(case, tmp_path, _save(tmp_path, _Net(depth=2))).train()
 
 
@@ -88,13 +88,13 @@ def test_parts_that_only_the_checkpoint_has_are_left_out(case, tmp_path):
 
 
 def test_resume_needs_the_new_parts_too(case, tmp_path):
-    with pytest.raises(RuntimeError, match='lacks 2 entries'):
+    with pytest.raises(RuntimeError, match='lacks 2 '):
         _runner(case, tmp_path, _save(tmp_path, _Net(with_head=False)), new=['head'], resume=True).train()
 
 
 def test_a_checkpoint_of_other_known_classes_is_refused(case, tmp_path):
     meta = dict(classes=['bird', 'cow', 'novel'], num_known=2)
-    with pytest.raises(RuntimeError, match=r"the checkpoint has \['bird', 'cow'\] and this run has \['cat', 'dog'\]"):
+    with pytest.raises(RuntimeError, match=r"checkpoint .*\['bird', 'cow'\].*\['cat', 'dog'\]"):
         _runner(case, tmp_path, _save(tmp_path, _Net(), dataset_meta=meta)).train()
 
 
@@ -105,5 +105,5 @@ def test_the_same_known_classes_pass_whatever_the_novel_ones_are(case, tmp_path)
 
 def test_training_and_validation_must_know_the_same_classes(case, tmp_path):
     val = dict(val_dataloader=_loader(known=('dog', 'cat')), val_cfg=dict(), val_evaluator=[])
-    with pytest.raises(RuntimeError, match=r"training has \['cat', 'dog'\] and validation has \['dog', 'cat'\]"):
+    with pytest.raises(RuntimeError, match=r"training .*\['cat', 'dog'\].*validation .*\['dog', 'cat'\]"):
         _runner(case, tmp_path, **val).train()

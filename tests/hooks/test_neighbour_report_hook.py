@@ -185,7 +185,7 @@ def test_two_processes_draw_the_picture_of_one(case, tmp_path):
 
 def test_a_missing_teacher_shows_before_training(case, tmp_path):
     teacher = {**TEACHER, 'checkpoint': str(tmp_path / 'none.pth')}
-    with pytest.raises(FileNotFoundError, match='NeighbourReportHook: teacher: expected a checkpoint at'):
+    with pytest.raises(FileNotFoundError, match=r'NeighbourReportHook: teacher: .*none.pth'):
         make_runner(case, tmp_path, teacher=teacher, teacher_tap='head').train()
 
 
@@ -196,10 +196,10 @@ def test_a_wrong_tap_shows_before_training(case, tmp_path):
 
 @pytest.mark.parametrize('name', ['num_queries', 'num_neighbours'])
 def test_bad_numbers(name):
-    with pytest.raises(ValueError, match=f'NeighbourReportHook: expected {name} >= 1 but got 0'):
+    with pytest.raises(ValueError, match=rf'NeighbourReportHook: .*{name} .*got 0'):
         NeighbourReportHook(**{name: 0})
 
 
 def test_bad_teacher():
-    with pytest.raises(TypeError, match='NeighbourReportHook: teacher: expected dict'):
+    with pytest.raises(TypeError, match=r'NeighbourReportHook: teacher: .*dict'):
         NeighbourReportHook(teacher={'config': 'x.py'})

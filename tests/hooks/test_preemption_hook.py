@@ -148,5 +148,5 @@ def test_workers_end_with_the_main_process():
 
 
 def test_interval_is_checked():
-    with pytest.raises(ValueError, match='PreemptionHook: expected interval >= 1 but got 0'):
+    with pytest.raises(ValueError, match=r'PreemptionHook: .*interval .*got 0'):
         PreemptionHook(interval=0)

@@ -153,7 +153,7 @@ def test_the_hook_finds_the_batch_sampler_that_exact_resume_has_wrapped(case, tm
 )
 def test_a_folder_of_something_else_is_refused(case, tmp_path, changed, name):
     train(case, tmp_path)
-    with pytest.raises(ValueError, match=rf'expected superclasses of this run but .* another {name}.*; delete .*cache'):
+    with pytest.raises(ValueError, match=rf'SuperclassHook: .* another {name}.*cache'):
         train(case, tmp_path, **changed)
 
 
@@ -161,26 +161,26 @@ def test_a_damaged_file_is_refused(case, tmp_path):
     train(case, tmp_path)
     file = tmp_path / 'cache' / 'superclasses.json'
     file.write_text(file.read_text()[:-20])
-    with pytest.raises(ValueError, match=r'expected superclasses in .* but it is damaged; delete'):
+    with pytest.raises(ValueError, match=r'SuperclassHook: .*superclasses.json .*damaged'):
         train(case, tmp_path)
 
 
 def test_a_resumed_run_has_the_superclasses_it_had(case, tmp_path):
     train(case, tmp_path)
     train(case, tmp_path, epochs=2, resume=True)
-    with pytest.raises(ValueError, match=r'superclasses that the checkpoint was trained with .* but got others'):
+    with pytest.raises(ValueError, match=r'SuperclassHook: .*checkpoint .*got others'):
         train(case, tmp_path, epochs=3, resume=True, hook={'seed': 1, 'cache': str(tmp_path / 'new')})
 
 
 def test_another_batch_sampler_is_refused(case, tmp_path):
     cfg = config(tmp_path)
     del cfg['train_dataloader']['batch_sampler']
-    with pytest.raises(TypeError, match=r'expected a SuperclassUniformBatchSampler .* but got BatchSampler'):
+    with pytest.raises(TypeError, match=r'SuperclassHook: .*SuperclassUniformBatchSampler .*got BatchSampler'):
         case.build_runner(Config(cfg)).train()
 
 
 def test_wrong_keys_of_the_teacher():
-    with pytest.raises(TypeError, match=r'SuperclassHook: expected dict\(config=..., checkpoint=...\)'):
+    with pytest.raises(TypeError, match=r'SuperclassHook: .*config=.*checkpoint='):
         SuperclassHook(teacher={'config': 'x.py'}, tap='neck', num_superclasses=3)
 
 

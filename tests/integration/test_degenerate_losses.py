@@ -144,7 +144,7 @@ def test_nan_is_named():
         type_name, settings, shapes = LOSSES[loss_name]
         features = {side: torch.randn(4, *shape, dtype=dtype) for side, shape in zip(SIDES, shapes, strict=True)}
         features[name][2, 0] = torch.nan
-        with pytest.raises(ValueError, match=f'numbers in {name} .*NaN'):
+        with pytest.raises(ValueError, match=rf'numbers in {name} .*NaN'):
             run(type_name, settings, **features, labels=torch.arange(4))
 
     assert_all(check, LOSSES, ['student'], DTYPES)

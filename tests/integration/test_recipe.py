@@ -158,7 +158,7 @@ def test_two_processes_train(trained, run_here):
 
 def test_a_work_dir_that_cannot_be_made_is_named(trained, tmp_path, run_here):
     (tmp_path / 'file').touch()
-    with pytest.raises(OSError, match=f'--work-dir: expected a folder .* got {tmp_path}/file/below'):
+    with pytest.raises(OSError, match=rf'--work-dir: expected a folder .* got {tmp_path}/file/below'):
         run_here(trained, 'train.py', 'recipe.py', '--work-dir', tmp_path / 'file' / 'below')
 
 

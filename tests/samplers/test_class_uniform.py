@@ -57,5 +57,5 @@ def test_a_runner_builds_it(case, num_workers):
 
 def test_joined_data_sets_are_refused():
     joined = ConcatDataset([Digits(), Digits(split='test')])
-    with pytest.raises(TypeError, match=r'ClassUniformBatchSampler: expected a data set with get_gt_labels'):
+    with pytest.raises(TypeError, match=r'ClassUniformBatchSampler: .*get_gt_labels'):
         ClassUniformBatchSampler(DefaultSampler(joined, seed=0), 20, 4)
