@@ -92,8 +92,8 @@ def test_several_terms_with_different_taps_and_labels(checkpoint):
     torch.testing.assert_close(losses['loss_same'], norms.square().mean())
 
 
-def test_priority_is_mmengines(tmp_path, checkpoint):
-    runner = make_runner(tmp_path, [{**hook_config(checkpoint), 'priority': 'LOW'}])
+def test_priority_is_mmengines(case, tmp_path, checkpoint):
+    runner = make_runner(case, tmp_path, [{**hook_config(checkpoint), 'priority': 'LOW'}])
     assert the_hook(runner).priority == 'LOW'
 
 
@@ -247,8 +247,8 @@ def test_hostile_checkpoint_does_not_run(tmp_path):
     assert not (tmp_path / 'marker').exists()
 
 
-def test_a_training_step_that_does_not_compute_losses(tmp_path, checkpoint):
-    runner = make_runner(tmp_path, [hook_config(checkpoint)])
+def test_a_training_step_that_does_not_compute_losses(case, tmp_path, checkpoint):
+    runner = make_runner(case, tmp_path, [hook_config(checkpoint)])
     runner.model.train_step = lambda data, optim_wrapper: {}
     with pytest.raises(RuntimeError, match=r"DistillHook: .*train_step .*mode='loss'"):
         runner.train()
