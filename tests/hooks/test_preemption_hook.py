@@ -143,7 +143,7 @@ def test_workers_end_with_the_main_process():
         'next(batches)\n'
     )
     root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, '-c', script], cwd=root, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, '-c', script], cwd=root, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
 
