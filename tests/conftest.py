@@ -44,6 +44,15 @@ def golden() -> Callable[[str], dict[str, np.ndarray]]:
 
 
 @pytest.fixture
+def case():
+    """What builds the runners of a test: :class:`runners.RunnerCase`, on mmengine's own test case."""
+    from runners import runner_case
+
+    with runner_case() as case:
+        yield case
+
+
+@pytest.fixture
 def host_scope() -> None:
     """Make mmpretrain the default scope, as in the shipped configs."""
     from mmengine.registry import init_default_scope

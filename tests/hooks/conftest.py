@@ -1,4 +1,4 @@
-"""Hooks are tested as tools/train.py runs them."""
+"""Hooks are tested in runs, as tools/train.py makes them; ``case`` of tests/conftest.py builds the runners."""
 
 import pytest
 from mmengine.runner import CheckpointLoader
@@ -6,7 +6,7 @@ from mmengine.runner import CheckpointLoader
 from mmkd_ext.checkpoint import register_safe_loader
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope='package', autouse=True)
 def _safe_loader():
     """The original mmengine cannot resume under torch >= 2.6 without it."""
     schemes = dict(CheckpointLoader._schemes)

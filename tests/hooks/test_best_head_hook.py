@@ -1,13 +1,8 @@
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.model import MMDistributedDataParallel
-from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -15,7 +10,6 @@ from mmkd_ext.checkpoint import load_checkpoint_safely
 from mmkd_ext.heads import NovelHead
 from mmkd_ext.hooks import BestHeadHook, ExactResumeHook
 
-ROOT = Path(__file__).parents[2]
 HEAD = {
     'type': 'mmkd_ext.NovelHead',
     'in_channels': 4,
@@ -37,8 +31,8 @@ class _Digits(Dataset):
         return {'inputs': [torch.randn(3, 8, 8), torch.randn(3, 8, 8)], 'data_samples': sample}
 
 
-def _run(work_dir, novel_head):
-    runner = Runner(
+def _run(case, work_dir, novel_head):
+    runner = case.build(
         model={
             'type': 'mmkd_ext.NCDClassifier',
             'backbone': {'type': 'mmkd_ext.ConvNet', 'in_channels': 3, 'channels': (4,)},
@@ -46,7 +40,7 @@ def _run(work_dir, novel_head):
             'known_head': {'type': 'mmkd_ext.CosineHead', 'in_channels': 4, 'num_classes': 2},
             'novel_head': novel_head,
         },
-        work_dir=str(work_dir),
+        work_dir=work_dir,
         train_dataloader={
             'dataset': _Digits(),
             'batch_size': 4,
@@ -57,13 +51,12 @@ def _run(work_dir, novel_head):
         train_cfg={'by_epoch': True, 'max_epochs': 2},
         default_hooks={'checkpoint': {'type': 'CheckpointHook', 'interval': 1}},
         custom_hooks=[{'type': 'mmkd_ext.BestHeadHook'}],
-        experiment_name='best_head',
     )
     runner.train()
 
 
-def test_checkpoint_holds_the_objective_of_its_own_epoch(tmp_path):
-    _run(tmp_path, HEAD)
+def test_checkpoint_holds_the_objective_of_its_own_epoch(case, tmp_path):
+    _run(case, tmp_path, HEAD)
     sums = []
     for epoch in (1, 2):
         state = load_checkpoint_safely(tmp_path / f'epoch_{epoch}.pth')['state_dict']
@@ -72,8 +65,8 @@ def test_checkpoint_holds_the_objective_of_its_own_epoch(tmp_path):
     assert not torch.equal(*sums)
 
 
-def test_model_without_novel_head_is_left_alone(tmp_path):
-    _run(tmp_path, None)
+def test_model_without_novel_head_is_left_alone(case, tmp_path):
+    _run(case, tmp_path, None)
     assert (tmp_path / 'epoch_2.pth').exists()
 
 
@@ -114,32 +107,22 @@ def test_one_process_keeps_its_statistics(head):
     assert head.mean_objective.tolist() == [4, 2]
 
 
-def test_processes_agree_on_the_mean_over_all_of_their_steps(tmp_path):
+def _two_steps_of_a_rank(rank, folder):
     """Rank 0 takes one step and would choose head 1, rank 1 takes three; together they choose head 0."""
-    script = textwrap.dedent(f"""
-        import sys, torch
-        from types import SimpleNamespace
-        from torch import nn
-        from mmkd_ext.heads import NovelHead
-        from mmkd_ext.hooks import BestHeadHook, ExactResumeHook
-        rank = int(sys.argv[1])
-        torch.distributed.init_process_group('gloo', init_method='file://{tmp_path}/store', rank=rank, world_size=2)
-        head = NovelHead(4, 3, num_heads=2, hidden_channels=5, embed_channels=4)
-        for _ in range([1, 3][rank]):
-            head.update_objective(torch.tensor([[4.0, 2.0], [0.0, 2.0]][rank]))
-        BestHeadHook().after_train_epoch(SimpleNamespace(model=nn.ModuleDict(dict(novel_head=head))))
-        assert head.mean_objective.tolist() == [1.0, 2.0], head.mean_objective
-        assert head.best_head == 0
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
-    """)
-    processes = [
-        subprocess.Popen([sys.executable, '-c', script, str(rank)], stderr=subprocess.PIPE, text=True, cwd=ROOT)
-        for rank in range(2)
-    ]
-    for process in processes:
-        _, stderr = process.communicate(timeout=120)
-        assert process.returncode == 0, stderr
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+    head = NovelHead(4, 3, num_heads=2, hidden_channels=5, embed_channels=4)
+    for _ in range([1, 3][rank]):
+        head.update_objective(torch.tensor([[4.0, 2.0], [0.0, 2.0]][rank]))
+    BestHeadHook().after_train_epoch(_runner(nn.ModuleDict({'novel_head': head})))
+    assert head.mean_objective.tolist() == [1.0, 2.0], head.mean_objective
+    assert head.best_head == 0
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_agree_on_the_mean_over_all_of_their_steps(tmp_path):
+    torch.multiprocessing.start_processes(_two_steps_of_a_rank, (tmp_path,), nprocs=2, start_method='fork')
 
 
 def test_runs_before_the_checkpoint_is_written():

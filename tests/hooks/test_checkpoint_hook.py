@@ -4,11 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel
-from mmengine.runner import Runner
-from torch import nn
 
 from mmkd_ext.checkpoint import load_checkpoint_safely
 from mmkd_ext.hooks import AtomicCheckpointHook
@@ -17,35 +13,17 @@ from mmkd_ext.registry import HOOKS
 ROOT = Path(__file__).parents[2]
 
 
-class Tiny(BaseModel):
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(()))
-
-    def forward(self, inputs, mode='tensor'):
-        return {'loss': self.weight.square()}
-
-
 class Interrupted(Exception):  # noqa: N818
     pass
 
 
-def train(folder, resume=False, epochs=4, hooks=(), kind='mmkd_ext.AtomicCheckpointHook', **options):
-    runner = Runner(
-        Tiny(),
-        str(folder),
-        train_dataloader={
-            'dataset': [{'inputs': torch.zeros(1)}] * 4,
-            'batch_size': 2,
-            'sampler': {'type': 'DefaultSampler', 'shuffle': False},
-        },
+def train(case, folder, resume=False, epochs=4, hooks=(), kind='mmkd_ext.AtomicCheckpointHook', **options):
+    runner = case.build(
+        work_dir=folder,
         train_cfg={'by_epoch': True, 'max_epochs': epochs},
-        optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.1}},
         default_hooks={'checkpoint': {'type': kind, 'interval': 1, **options}},
         custom_hooks=list(hooks),
         resume=resume,
-        experiment_name=f'{folder.name}{resume}',
-        default_scope='mmengine',
     )
     runner.train()
     return runner
@@ -56,9 +34,9 @@ def names(folder):
 
 
 @pytest.mark.parametrize('options', [{}, {'max_keep_ckpts': 1}, {'max_keep_ckpts': 2}, {'by_epoch': False}])
-def test_leaves_the_files_of_the_original(tmp_path, options):
-    train(tmp_path / 'ours', **options)
-    train(tmp_path / 'theirs', kind='CheckpointHook', **options)
+def test_leaves_the_files_of_the_original(case, tmp_path, options):
+    train(case, tmp_path / 'ours', **options)
+    train(case, tmp_path / 'theirs', kind='CheckpointHook', **options)
     assert names(tmp_path / 'ours') == names(tmp_path / 'theirs')
     pointers = [Path((tmp_path / run / 'last_checkpoint').read_text()).name for run in ('ours', 'theirs')]
     assert pointers[0] == pointers[1]
@@ -86,12 +64,12 @@ class CutOff(Hook):
     ('function', 'path', 'resumed_from'),
     [('fsync', '', 2), ('replace', 'epoch_3.pth', 2), ('replace', 'last_checkpoint', 2), ('remove', 'epoch_2.pth', 3)],
 )
-def test_one_checkpoint_is_enough_at_any_moment(tmp_path, monkeypatch, function, path, resumed_from):
+def test_one_checkpoint_is_enough_at_any_moment(case, tmp_path, monkeypatch, function, path, resumed_from):
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        train(tmp_path, hooks=[CutOff(3, patch, function, path)], max_keep_ckpts=1)
+        train(case, tmp_path, hooks=[CutOff(3, patch, function, path)], max_keep_ckpts=1)
     pointed = Path((tmp_path / 'last_checkpoint').read_text())
     assert load_checkpoint_safely(pointed)['meta']['epoch'] == resumed_from
-    train(tmp_path, resume=True, max_keep_ckpts=1)
+    train(case, tmp_path, resume=True, max_keep_ckpts=1)
     assert names(tmp_path) == ['epoch_4.pth', 'last_checkpoint']
 
 
@@ -105,9 +83,9 @@ class Collecting(Hook):
         self.calls.append('save')
 
 
-def test_hooks_of_all_processes_are_asked_before_the_main_one_writes(tmp_path):
+def test_hooks_of_all_processes_are_asked_before_the_main_one_writes(case, tmp_path):
     Collecting.calls.clear()
-    train(tmp_path, epochs=2, hooks=[Collecting()])
+    train(case, tmp_path, epochs=2, hooks=[Collecting()])
     assert Collecting.calls == ['collect', 'save'] * 2
 
 

@@ -92,8 +92,8 @@ def test_several_terms_with_different_taps_and_labels(checkpoint):
     torch.testing.assert_close(losses['loss_same'], norms.square().mean())
 
 
-def test_priority_is_mmengines(tmp_path, checkpoint):
-    runner = make_runner(tmp_path, [{**hook_config(checkpoint), 'priority': 'LOW'}])
+def test_priority_is_mmengines(case, tmp_path, checkpoint):
+    runner = make_runner(case, tmp_path, [{**hook_config(checkpoint), 'priority': 'LOW'}])
     assert the_hook(runner).priority == 'LOW'
 
 
@@ -145,7 +145,7 @@ def test_bad_terms(terms, error, message):
     'teacher', [{'config': 'a.py'}, {'checkpoint': None}, {'config': 'a', 'model': {}, 'checkpoint': None}]
 )
 def test_bad_teacher_keys(teacher):
-    with pytest.raises(TypeError, match=r'teacher: expected dict\(config=\.\.\., checkpoint=\.\.\.\)'):
+    with pytest.raises(TypeError, match=r'teacher: .*config=.*checkpoint='):
         DistillHook(teacher, TERMS)
 
 
@@ -190,7 +190,7 @@ def test_a_teacher_with_other_input_channels():
     terms = {'gram': {'tap': 'stem', 'loss': {'type': GramLoss}, 'pooling': 'gap'}}
     student = ConvNet()
     hook = DistillHook({'model': {'type': ConvNet, 'in_channels': 1}, 'checkpoint': None}, terms)
-    with pytest.raises(ValueError, match=r'teacher: expected inputs of 1 channels but .* shape \(4, 3, 6, 6\)'):
+    with pytest.raises(ValueError, match=r'teacher: .* 1 channels .*\(4, 3, 6, 6\)'):
         set_up(student, hook, dataset=images)
     assert is_plain(student)
     set_up(student, DistillHook({'model': {'type': ConvNet}, 'checkpoint': None}, terms), dataset=images)
@@ -210,7 +210,7 @@ def test_labels_that_the_data_has_not(checkpoint):
     terms = {'same': {'tap': 'head', 'loss': {'type': SameClassLoss}}}
     dataset = [{'inputs': sample['inputs'], 'data_samples': BaseDataElement()} for sample in samples()]
     student = Net(criterion=False)
-    with pytest.raises(RuntimeError, match=r"term 'same': expected data samples with a gt_label"):
+    with pytest.raises(RuntimeError, match=r"term 'same': .*gt_label"):
         set_up(student, DistillHook(teacher_of(checkpoint), terms), dataset=dataset)
 
 
@@ -223,7 +223,7 @@ def test_agreement_between_other_classes(checkpoint):
 def test_missing_checkpoint_prints_the_command_that_makes_it():
     hook = DistillHook({'config': 'configs/a b.py', 'checkpoint': 'work_dirs/stage_1/epoch_9.pth'}, TERMS)
     command = "`python tools/train.py 'configs/a b.py' --work-dir work_dirs/stage_1`, or add --with-teacher"
-    with pytest.raises(FileNotFoundError, match=r'expected a checkpoint at work_dirs/stage_1/epoch_9\.pth') as caught:
+    with pytest.raises(FileNotFoundError, match=r'checkpoint .*work_dirs/stage_1/epoch_9\.pth') as caught:
         set_up(Net(), hook)
     assert command in str(caught.value)
 
@@ -242,22 +242,22 @@ def test_hostile_checkpoint_does_not_run(tmp_path):
             return type(tmp_path).mkdir, (tmp_path / 'marker',)
 
     torch.save({'state_dict': Payload()}, tmp_path / 'a.pth')
-    with pytest.raises(ValueError, match=r'a\.pth but it asks for .*not loaded'):
+    with pytest.raises(ValueError, match=r'a\.pth .*Path'):
         set_up(Net(), DistillHook(teacher_of(str(tmp_path / 'a.pth')), TERMS))
     assert not (tmp_path / 'marker').exists()
 
 
-def test_a_training_step_that_does_not_compute_losses(tmp_path, checkpoint):
-    runner = make_runner(tmp_path, [hook_config(checkpoint)])
+def test_a_training_step_that_does_not_compute_losses(case, tmp_path, checkpoint):
+    runner = make_runner(case, tmp_path, [hook_config(checkpoint)])
     runner.model.train_step = lambda data, optim_wrapper: {}
-    with pytest.raises(RuntimeError, match=r"expected the student's train_step to call its forward with mode='loss'"):
+    with pytest.raises(RuntimeError, match=r"DistillHook: .*train_step .*mode='loss'"):
         runner.train()
 
 
 def test_a_schedule_in_epochs_where_there_are_none(checkpoint):
     terms = {'gram': {**TERMS['gram'], 'schedule': {'warmup': 5}}}
     loop = IterBasedTrainLoop.__new__(IterBasedTrainLoop)
-    with pytest.raises(ValueError, match=r"term 'gram': .* write schedule=dict\(by_epoch=False"):
+    with pytest.raises(ValueError, match=r"term 'gram': .*schedule=dict\(by_epoch=False"):
         set_up(Net(), DistillHook(teacher_of(checkpoint), terms), train_loop=loop)
 
 
@@ -277,5 +277,5 @@ def test_bad_teachers(arguments, error, message):
 
 def test_a_teacher_without_a_term():
     terms = {'gram': {**TERMS['gram'], 'of': 'a'}}
-    with pytest.raises(ValueError, match=r"expected a term of each teacher but \['b'\] have none"):
+    with pytest.raises(ValueError, match=r"DistillHook: .*teacher .*\['b'\]"):
         DistillHook(terms=terms, teachers={'a': teacher_of(None), 'b': teacher_of(None)})

@@ -8,7 +8,6 @@ import torch
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
@@ -122,19 +121,17 @@ def _settings(by_epoch=True, sampler='DefaultSampler', checkpoints=None, batch_s
             'exact_resume': {'type': 'mmkd_ext.ExactResumeHook'},
         },
         'randomness': {'seed': 5},
-        'default_scope': 'mmengine',
     }
 
 
-def _train(folder, resume=False, hook=None, settings=None, **kwargs):
+def _train(case, folder, resume=False, hook=None, settings=None, **kwargs):
     journal = Journal(**kwargs)
     torch.manual_seed(12345 if resume else 0)  # a resumed process begins in another state
-    runner = Runner(
-        Dropout(),
-        str(folder),
+    runner = case.build(
+        model=Dropout(),
+        work_dir=folder,
         custom_hooks=[journal, Drawing(), {'type': 'EMAHook', 'momentum': 0.1}],
         resume=resume,
-        experiment_name=f'{folder.name}{resume}',
         **settings,
     )
     if journal.stop or journal.in_validation:
@@ -174,11 +171,11 @@ def _assert_same_run(folder, resumed_folder):
             np.testing.assert_array_equal(log.data, resumed['message_hub']['log_scalars'][name].data, err_msg=name)
 
 
-def _compare(tmp_path, settings, **interruption):
+def _compare(case, tmp_path, settings, **interruption):
     """Train in one go, then in two; return what the second of the two saw."""
-    whole = _train(tmp_path / 'whole', settings=settings())
-    first = _train(tmp_path / 'parts', settings=settings(), **interruption)
-    second = _train(tmp_path / 'parts', settings=settings(), resume=True)
+    whole = _train(case, tmp_path / 'whole', settings=settings())
+    first = _train(case, tmp_path / 'parts', settings=settings(), **interruption)
+    second = _train(case, tmp_path / 'parts', settings=settings(), resume=True)
     known = {entry[1]: entry for entry in first.indices + second.indices}
     assert list(known.values()) == whole.indices
     assert dict(first.validations + second.validations) == dict(whole.validations)
@@ -193,75 +190,75 @@ WORKERS = [{'num_workers': 0}, {'num_workers': 2}, {'num_workers': 2, 'persisten
 
 @pytest.mark.parametrize('options', WORKERS, ids=['main process', 'workers', 'persistent workers'])
 @pytest.mark.parametrize('batch_sampler', [None, QUOTA], ids=['sampler', 'batch sampler'])
-def test_middle_of_an_epoch(tmp_path, options, batch_sampler):
-    second = _compare(tmp_path, lambda: _settings(batch_sampler=batch_sampler, **options), stop=BATCHES + 3)
+def test_middle_of_an_epoch(case, tmp_path, options, batch_sampler):
+    second = _compare(case, tmp_path, lambda: _settings(batch_sampler=batch_sampler, **options), stop=BATCHES + 3)
     assert second.indices[0][:3] == (1, BATCHES + 3, 3)
 
 
-def test_middle_of_an_epoch_of_class_uniform_batches(tmp_path):
-    _compare(tmp_path, lambda: _settings(batch_sampler=CLASSES), stop=BATCHES + 3)
+def test_middle_of_an_epoch_of_class_uniform_batches(case, tmp_path):
+    _compare(case, tmp_path, lambda: _settings(batch_sampler=CLASSES), stop=BATCHES + 3)
 
 
 @pytest.mark.parametrize('options', WORKERS[:2], ids=['main process', 'workers'])
 @pytest.mark.parametrize('sampler', ['DefaultSampler', 'InfiniteSampler'])
-def test_loop_that_counts_iterations(tmp_path, sampler, options):
-    second = _compare(tmp_path, lambda: _settings(by_epoch=False, sampler=sampler, **options), stop=BATCHES + 3)
+def test_loop_that_counts_iterations(case, tmp_path, sampler, options):
+    second = _compare(case, tmp_path, lambda: _settings(by_epoch=False, sampler=sampler, **options), stop=BATCHES + 3)
     assert second.indices[0][1] == BATCHES + 3
 
 
-def test_batch_sampler_in_a_loop_that_counts_iterations(tmp_path):
-    _compare(tmp_path, lambda: _settings(by_epoch=False, batch_sampler=QUOTA), stop=2 * BATCHES)
+def test_batch_sampler_in_a_loop_that_counts_iterations(case, tmp_path):
+    _compare(case, tmp_path, lambda: _settings(by_epoch=False, batch_sampler=QUOTA), stop=2 * BATCHES)
 
 
 @pytest.mark.parametrize('stop', [2 * BATCHES - 1, 2 * BATCHES, EPOCHS * BATCHES])
-def test_end_of_an_epoch_before_its_hooks_ran(tmp_path, stop):
+def test_end_of_an_epoch_before_its_hooks_ran(case, tmp_path, stop):
     """The last iteration's checkpoint comes before whatever happens after the epoch, validation included."""
-    _compare(tmp_path, _settings, stop=stop)
+    _compare(case, tmp_path, _settings, stop=stop)
 
 
 @pytest.mark.parametrize('epoch', [2, EPOCHS])
 @pytest.mark.parametrize('checkpoints', [{'interval': 1}, {'interval': 1, 'save_best': 'sum', 'rule': 'less'}])
-def test_validation_that_was_cut_off_comes_first(tmp_path, epoch, checkpoints):
-    second = _compare(tmp_path, lambda: _settings(checkpoints=checkpoints), in_validation=epoch * BATCHES)
+def test_validation_that_was_cut_off_comes_first(case, tmp_path, epoch, checkpoints):
+    second = _compare(case, tmp_path, lambda: _settings(checkpoints=checkpoints), in_validation=epoch * BATCHES)
     assert second.validations[0][0] == epoch * BATCHES
 
 
-def test_validation_that_was_cut_off_in_a_loop_that_counts_iterations(tmp_path):
-    second = _compare(tmp_path, lambda: _settings(by_epoch=False), in_validation=9)
+def test_validation_that_was_cut_off_in_a_loop_that_counts_iterations(case, tmp_path):
+    second = _compare(case, tmp_path, lambda: _settings(by_epoch=False), in_validation=9)
     assert second.validations[0][0] == 9
 
 
-def test_checkpoint_of_an_epoch(tmp_path):
+def test_checkpoint_of_an_epoch(case, tmp_path):
     """The new epoch's first iteration was trained once and is repeated."""
-    second = _compare(tmp_path, lambda: _settings(checkpoints={'interval': 1}), stop=2 * BATCHES + 1)
+    second = _compare(case, tmp_path, lambda: _settings(checkpoints={'interval': 1}), stop=2 * BATCHES + 1)
     assert second.indices[0][:3] == (2, 2 * BATCHES, 0)
 
 
-def test_hooks_know_how_much_of_the_epoch_was_done(tmp_path):
-    _train(tmp_path, settings=_settings(), stop=BATCHES + 3)
-    seen = _train(tmp_path, settings=_settings(), resume=True, stop=2 * BATCHES - 1)
+def test_hooks_know_how_much_of_the_epoch_was_done(case, tmp_path):
+    _train(case, tmp_path, settings=_settings(), stop=BATCHES + 3)
+    seen = _train(case, tmp_path, settings=_settings(), resume=True, stop=2 * BATCHES - 1)
     assert seen.epoch_began_with == 3
-    assert _train(tmp_path, settings=_settings(), resume=True).epoch_began_with == 0
+    assert _train(case, tmp_path, settings=_settings(), resume=True).epoch_began_with == 0
 
 
-def test_batches_do_not_depend_on_the_number_of_workers(tmp_path):
+def test_batches_do_not_depend_on_the_number_of_workers(case, tmp_path):
     for workers in (0, 2):
-        _train(tmp_path / f'{workers}', settings=_settings(num_workers=workers))
+        _train(case, tmp_path / f'{workers}', settings=_settings(num_workers=workers))
     _assert_same_run(tmp_path / '0', tmp_path / '2')
 
 
-def test_training_does_not_depend_on_validation(tmp_path):
-    _train(tmp_path / 'with', settings=_settings())
+def test_training_does_not_depend_on_validation(case, tmp_path):
+    _train(case, tmp_path / 'with', settings=_settings())
     without = {'val_dataloader': None, 'val_cfg': None, 'val_evaluator': None}
-    _train(tmp_path / 'without', settings={**_settings(), **without})
+    _train(case, tmp_path / 'without', settings={**_settings(), **without})
     _assert_same(_last(tmp_path / 'with')['state_dict'], _last(tmp_path / 'without')['state_dict'])
 
 
-def test_order_without_a_seed_in_the_config(tmp_path):
+def test_order_without_a_seed_in_the_config(case, tmp_path):
     """mmengine draws a new seed for the samplers before it reads that of the checkpoint."""
     settings = {**_settings(), 'randomness': {'seed': None}}
-    first = _train(tmp_path, settings=settings, stop=BATCHES + 3)
-    second = _train(tmp_path, settings={**_settings(), 'randomness': {'seed': None}}, resume=True)
+    first = _train(case, tmp_path, settings=settings, stop=BATCHES + 3)
+    second = _train(case, tmp_path, settings={**_settings(), 'randomness': {'seed': None}}, resume=True)
     epoch = [index for entry in (first.indices + second.indices)[BATCHES : 2 * BATCHES] for index in entry[3]]
     assert len(set(epoch)) == BATCHES * BATCH_SIZE
 
@@ -273,13 +270,13 @@ def test_order_without_a_seed_in_the_config(tmp_path):
         (None, "a checkpoint with 'exact_resume' of all processes but this one has none"),
     ],
 )
-def test_what_does_not_fit_is_said(tmp_path, caplog, change, message):
+def test_what_does_not_fit_is_said(case, tmp_path, caplog, change, message):
     first, then = _settings(), _settings(**(change or {}))
     if change is None:
         del first['default_hooks']['exact_resume']
-    _train(tmp_path, settings=first, stop=BATCHES + 3)
+    _train(case, tmp_path, settings=first, stop=BATCHES + 3)
     with caplog.at_level('WARNING', logger='mmengine'):
-        _train(tmp_path, settings=then, resume=True, stop=BATCHES + 4)
+        _train(case, tmp_path, settings=then, resume=True, stop=BATCHES + 4)
     log = ''.join(path.read_text() for path in tmp_path.rglob('*.log'))
     assert f'ExactResumeHook: expected {message}' in log
 
@@ -289,13 +286,13 @@ class Stream(IterableDataset):
         yield from ({'inputs': torch.zeros(3), 'index': i} for i in range(8))
 
 
-def test_a_stream_is_refused(tmp_path):
+def test_a_stream_is_refused(case, tmp_path):
     settings = _settings()
     settings['train_dataloader'] = torch.utils.data.DataLoader(Stream(), batch_size=4)
     settings['optim_wrapper'].pop('accumulative_counts'), settings.update(param_scheduler=None)
     settings['train_cfg'] = {'by_epoch': False, 'max_iters': 2}
-    with pytest.raises(TypeError, match=r'expected a data set with __getitem__ .* got Stream; leave the hook out'):
-        _train(tmp_path, settings=settings)
+    with pytest.raises(TypeError, match=r'ExactResumeHook: .*__getitem__ .*got Stream'):
+        _train(case, tmp_path, settings=settings)
 
 
 def test_a_run_without_the_hook_resumes_no_batches():

@@ -27,8 +27,8 @@ def test_falls_linearly_and_stays():
 
 
 def test_errors():
-    with pytest.raises(TypeError, match='expected a model with teacher_temperature but got Identity'):
+    with pytest.raises(TypeError, match=r'TeacherTemperatureHook: .*teacher_temperature .*got Identity'):
         TeacherTemperatureHook().before_train(runner())
     TeacherTemperatureHook().before_train(runner(teacher_temperature=0.04))
-    with pytest.raises(ValueError, match='TeacherTemperatureHook: expected num_epochs > 0 but got 0'):
+    with pytest.raises(ValueError, match=r'TeacherTemperatureHook: .*num_epochs .*got 0'):
         TeacherTemperatureHook(num_epochs=0)

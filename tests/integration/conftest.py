@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -58,6 +59,18 @@ def train() -> Callable[[Config, Path], tuple[dict[str, np.ndarray], dict[str, t
         return losses, load_checkpoint_safely((work_dir / 'last_checkpoint').read_text())['state_dict']
 
     return train
+
+
+@pytest.fixture
+def run_here(monkeypatch) -> Callable[..., None]:
+    """Run a tool in a folder, in this process, which has imported everything already; it raises what the tool does."""
+
+    def run(folder: Path, tool: str, *arguments: object) -> None:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
+        runpy.run_path(str(Path(__file__).parents[2] / 'tools' / tool), run_name='__main__')
+
+    return run
 
 
 @pytest.fixture

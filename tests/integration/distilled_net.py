@@ -5,7 +5,6 @@ import copy
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.nn.functional import cross_entropy, dropout
@@ -81,10 +80,10 @@ def hook_config(checkpoint, terms=None):
     return {'type': 'mmkd_ext.DistillHook', 'teacher': teacher_of(checkpoint), 'terms': terms or TERMS}
 
 
-def make_runner(work_dir, hooks=(), epochs=2, cfg=None, drop=0.1, log_interval=10, num_workers=0, **kwargs):
-    return Runner(
+def make_runner(case, work_dir, hooks=(), epochs=2, cfg=None, drop=0.1, log_interval=10, num_workers=0, **kwargs):
+    return case.build(
         model={'type': Net, 'drop': drop},
-        work_dir=str(work_dir),
+        work_dir=work_dir,
         train_dataloader={
             'dataset': samples(),
             'sampler': {'type': 'DefaultSampler', 'shuffle': True},
@@ -100,7 +99,6 @@ def make_runner(work_dir, hooks=(), epochs=2, cfg=None, drop=0.1, log_interval=1
             'logger': log_interval and {'type': 'LoggerHook', 'interval': log_interval},
         },
         randomness={'seed': 0},
-        experiment_name=f'{work_dir.name}_{epochs}_{len(hooks)}',
         cfg=cfg and Config(cfg),
         log_level='ERROR',
         **kwargs,

@@ -97,5 +97,5 @@ def test_wrong_words(arguments, extra, message, capsys):
 
 def test_weights_of_another_model(arguments, tmp_path):
     (tmp_path / 'a.pth').write_bytes((tmp_path / 'b.pth').read_bytes())
-    with pytest.raises(RuntimeError, match='teacher: expected the weights of a ImageClassifier but'):
+    with pytest.raises(RuntimeError, match=r'teacher: .*ImageClassifier'):
         cross_dataset.main(arguments)

@@ -32,13 +32,12 @@ def folder(tmp_path_factory) -> Path:
     return root
 
 
-def test_discover_then_infer_then_export(folder):
+def test_discover_then_infer_then_export(folder, run_here):
     done = _run(folder, 'discover.py', 'known', 'all', '--epochs', '1', '--num-novel', '2')
     assert done.returncode == 0, done.stderr[-3000:]
     assert '40 images: 20 labelled of 2 classes, 20 unlabelled; 1 broken files' in done.stdout
-    again = _run(folder, 'discover.py', 'known', 'all', '--epochs', '1', '--num-novel', '2')
-    assert again.returncode == 1
-    assert 'add --resume' in again.stderr
+    with pytest.raises(FileExistsError, match='add --resume'):
+        run_here(folder, 'discover.py', 'known', 'all', '--epochs', '1', '--num-novel', '2')
 
     done = _run(folder, 'infer.py', 'discovered', 'all', '--csv', 'again.csv')
     assert done.returncode == 0, done.stderr[-3000:]
@@ -59,7 +58,8 @@ def test_discover_then_infer_then_export(folder):
         ('export.py', ('discovered',), 'expected --onnx FILE or --backbone FILE but got neither'),
     ],
 )
-def test_wrong_arguments_are_explained(folder, tool, arguments, message):
-    done = _run(folder, tool, *arguments)
-    assert done.returncode == 2
-    assert message in ' '.join(done.stderr.split())
+def test_wrong_arguments_are_explained(folder, run_here, capsys, tool, arguments, message):
+    with pytest.raises(SystemExit) as end:
+        run_here(folder, tool, *arguments)
+    assert end.value.code == 2
+    assert message in ' '.join(capsys.readouterr().err.split())

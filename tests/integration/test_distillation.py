@@ -40,15 +40,15 @@ def watch(monkeypatch):
     return Watch(monkeypatch)
 
 
-def test_training_changes_neither_teacher_nor_the_form_of_the_student(tmp_path, checkpoint, watch):
-    runner = make_runner(tmp_path / 'with', [hook_config(checkpoint)])
+def test_training_changes_neither_teacher_nor_the_form_of_the_student(case, tmp_path, checkpoint, watch):
+    runner = make_runner(case, tmp_path / 'with', [hook_config(checkpoint)])
     hook = the_hook(runner)
     runner.train()
     watch.assert_identical()
     assert len(logged(runner)) == 8
     assert hook._distillation is None
     assert is_plain(runner.model)
-    make_runner(tmp_path / 'without').train()
+    make_runner(case, tmp_path / 'without').train()
     with_hook, without = (
         torch.load(tmp_path / name / 'epoch_2.pth', weights_only=False) for name in ('with', 'without')
     )
@@ -57,9 +57,12 @@ def test_training_changes_neither_teacher_nor_the_form_of_the_student(tmp_path, 
     assert any(not torch.equal(value, without['state_dict'][name]) for name, value in with_hook['state_dict'].items())
 
 
-def test_a_term_of_weight_zero_leaves_training_bit_identical(tmp_path, checkpoint):
+def test_a_term_of_weight_zero_leaves_training_bit_identical(case, tmp_path, checkpoint):
     terms = {'gram': {'tap': 'backbone', 'loss': {'type': GramLoss, 'loss_weight': 0.0}}}
-    runners = [make_runner(tmp_path / 'with', [hook_config(checkpoint, terms)]), make_runner(tmp_path / 'without')]
+    runners = [
+        make_runner(case, tmp_path / 'with', [hook_config(checkpoint, terms)]),
+        make_runner(case, tmp_path / 'without'),
+    ]
     for runner in runners:
         torch.manual_seed(0)
         runner.train()
@@ -67,11 +70,11 @@ def test_a_term_of_weight_zero_leaves_training_bit_identical(tmp_path, checkpoin
         assert torch.equal(value, runners[1].model.state_dict()[name]), name
 
 
-def test_with_ema(tmp_path, checkpoint, watch):
+def test_with_ema(case, tmp_path, checkpoint, watch):
     for position in (0, 1):
         hooks = [{'type': 'EMAHook', 'update_buffers': True}]
         hooks.insert(position, hook_config(checkpoint))
-        runner = make_runner(tmp_path / str(position), hooks)
+        runner = make_runner(case, tmp_path / str(position), hooks)
         runner.train()
         watch.assert_identical()
         saved = torch.load(tmp_path / str(position) / 'epoch_2.pth', weights_only=False)
@@ -80,9 +83,9 @@ def test_with_ema(tmp_path, checkpoint, watch):
         assert set(saved['ema_state_dict']) == {f'module.{name}' for name in names} | {'steps'}
 
 
-def test_with_gradient_accumulation_and_clipping(tmp_path, checkpoint, watch):
+def test_with_gradient_accumulation_and_clipping(case, tmp_path, checkpoint, watch):
     wrapper = {'accumulative_counts': 2, 'clip_grad': {'max_norm': 1.0}}
-    runner = make_runner(tmp_path / 'a', [hook_config(checkpoint)], optim_wrapper=wrapper)
+    runner = make_runner(case, tmp_path / 'a', [hook_config(checkpoint)], optim_wrapper=wrapper)
     runner.train()
     watch.assert_identical()
     assert len(logged(runner)) == 8
@@ -97,12 +100,12 @@ class HalfPrecision(OptimWrapper):
             yield
 
 
-def test_with_automatic_mixed_precision(tmp_path, checkpoint, watch):
+def test_with_automatic_mixed_precision(case, tmp_path, checkpoint, watch):
     terms = {
         'gram': TERMS['gram'],
         'kd': {'tap': 'head', 'loss': {'type': 'mmkd_ext.SoftTargetLoss', 'temperature': 4.0}},
     }
-    runner = make_runner(tmp_path, [hook_config(checkpoint, terms)], optim_wrapper={'type': HalfPrecision})
+    runner = make_runner(case, tmp_path, [hook_config(checkpoint, terms)], optim_wrapper={'type': HalfPrecision})
     dtypes = []
     runner.model.head.register_forward_hook(lambda module, args, output: dtypes.append(output.dtype))
     runner.train()
@@ -112,7 +115,7 @@ def test_with_automatic_mixed_precision(tmp_path, checkpoint, watch):
     assert len(logged(runner, 'train/loss_kd')) == 8
 
 
-def test_with_several_teachers(tmp_path, checkpoint, watch):
+def test_with_several_teachers(case, tmp_path, checkpoint, watch):
     torch.save(Net(width=5).state_dict(), tmp_path / 'other.pth')
     hook = {
         'type': 'mmkd_ext.DistillHook',
@@ -122,14 +125,14 @@ def test_with_several_teachers(tmp_path, checkpoint, watch):
         },
         'terms': {'gram': {**TERMS['gram'], 'of': 'wide'}, 'more': {**TERMS['gram'], 'of': 'other'}},
     }
-    runner = make_runner(tmp_path, [hook])
+    runner = make_runner(case, tmp_path, [hook])
     runner.train()
     watch.assert_identical()
     assert len(watch.teachers) == 2
     assert len(logged(runner)) == len(logged(runner, 'train/loss_more')) == 8
 
 
-def test_an_epoch_of_a_loop_that_counts_iterations_is_a_pass_over_the_data(tmp_path, checkpoint):
+def test_an_epoch_of_a_loop_that_counts_iterations_is_a_pass_over_the_data(case, tmp_path, checkpoint):
     epochs = []
 
     class EpochLoss(GramLoss):
@@ -138,14 +141,14 @@ def test_an_epoch_of_a_loop_that_counts_iterations_is_a_pass_over_the_data(tmp_p
             return super().forward(student, teacher)
 
     hook = hook_config(checkpoint, {'gram': {'tap': 'backbone', 'loss': {'type': EpochLoss}}})
-    runner = make_runner(tmp_path, [hook], train_cfg={'by_epoch': False, 'max_iters': 10})
+    runner = make_runner(case, tmp_path, [hook], train_cfg={'by_epoch': False, 'max_iters': 10})
     runner.train()
     assert epochs[1:] == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]
 
 
-def test_statistics_are_logged_with_each_line_and_never_between(tmp_path, checkpoint):
+def test_statistics_are_logged_with_each_line_and_never_between(case, tmp_path, checkpoint):
     terms = {'gram': TERMS['gram'], 'head': {'tap': 'head', 'loss': {'type': GramLoss}, 'agreement': True}}
-    runner = make_runner(tmp_path, [hook_config(checkpoint, terms)], log_interval=2)
+    runner = make_runner(case, tmp_path, [hook_config(checkpoint, terms)], log_interval=2)
     lines = []
     add_scalars = runner.visualizer.add_scalars
     runner.visualizer.add_scalars = lambda tag, **kwargs: lines.append(dict(tag)) or add_scalars(tag, **kwargs)
@@ -162,14 +165,14 @@ def test_statistics_are_logged_with_each_line_and_never_between(tmp_path, checkp
         assert line['agree_head'] in (0, 0.25, 0.5, 0.75, 1)
 
 
-def test_without_a_logger_there_are_no_statistics(tmp_path, checkpoint):
-    runner = make_runner(tmp_path, [hook_config(checkpoint)], log_interval=None)
+def test_without_a_logger_there_are_no_statistics(case, tmp_path, checkpoint):
+    runner = make_runner(case, tmp_path, [hook_config(checkpoint)], log_interval=None)
     runner.train()
     assert not [name for name in runner.message_hub.log_scalars if 'cka' in name]
 
 
-def test_the_cost_of_the_teacher_is_reported_once(tmp_path, checkpoint, caplog):
-    runner = make_runner(tmp_path, [hook_config(checkpoint)], epochs=5)
+def test_the_cost_of_the_teacher_is_reported_once(case, tmp_path, checkpoint, caplog):
+    runner = make_runner(case, tmp_path, [hook_config(checkpoint)], epochs=5)
     runner.logger = logging.getLogger('plain')
     with caplog.at_level(logging.INFO, 'plain'):
         runner.train()
@@ -178,8 +181,8 @@ def test_the_cost_of_the_teacher_is_reported_once(tmp_path, checkpoint, caplog):
     assert re.search(r'mean of 10 steps: teacher \d+% \([\d.]+ ms\)$', costs[0])
 
 
-def test_data_that_workers_load(tmp_path, checkpoint, watch):
-    runner = make_runner(tmp_path, [hook_config(checkpoint)], epochs=1, num_workers=1)
+def test_data_that_workers_load(case, tmp_path, checkpoint, watch):
+    runner = make_runner(case, tmp_path, [hook_config(checkpoint)], epochs=1, num_workers=1)
     runner.train()
     watch.assert_identical()
     assert len(logged(runner)) == 4
@@ -187,25 +190,25 @@ def test_data_that_workers_load(tmp_path, checkpoint, watch):
 
 @pytest.mark.parametrize('backend', ['eager', 'aot_eager'])
 @pytest.mark.parametrize('parts', [('student',), ('teacher',), ('student', 'teacher')])
-def test_compiled_training_computes_the_same(tmp_path, checkpoint, watch, backend, parts):
-    plain = make_runner(tmp_path / 'plain', [hook_config(checkpoint)])
+def test_compiled_training_computes_the_same(case, tmp_path, checkpoint, watch, backend, parts):
+    plain = make_runner(case, tmp_path / 'plain', [hook_config(checkpoint)])
     plain.train()
     hook = hook_config(checkpoint)
     if 'teacher' in parts:
         hook['teacher'] |= {'compile': {'backend': backend}}
     compiled = make_runner(
-        tmp_path / 'compiled', [hook], cfg={'compile': {'backend': backend}} if 'student' in parts else None
+        case, tmp_path / 'compiled', [hook], cfg={'compile': {'backend': backend}} if 'student' in parts else None
     )
     compiled.train()
     watch.assert_identical()
     torch.testing.assert_close(torch.tensor(logged(compiled)), torch.tensor(logged(plain)), rtol=1e-4, atol=1e-5)
 
 
-def test_the_teacher_stops_after_its_last_tap_and_the_losses_stay_the_same(tmp_path, checkpoint, monkeypatch):
+def test_the_teacher_stops_after_its_last_tap_and_the_losses_stay_the_same(case, tmp_path, checkpoint, monkeypatch):
     num_heads = []
 
     def run(name):
-        runner = make_runner(tmp_path / name, [hook_config(checkpoint)])
+        runner = make_runner(case, tmp_path / name, [hook_config(checkpoint)])
         set_up = the_hook(runner).before_train
 
         def before_train(runner):
@@ -227,15 +230,18 @@ def test_the_teacher_stops_after_its_last_tap_and_the_losses_stay_the_same(tmp_p
         assert torch.equal(value, whole.model.state_dict()[name]), name
 
 
-def test_with_activation_checkpointing(tmp_path, checkpoint, watch):
-    runner = make_runner(tmp_path / 'a', [hook_config(checkpoint)], cfg={'activation_checkpointing': ['backbone.2']})
+def test_with_activation_checkpointing(case, tmp_path, checkpoint, watch):
+    runner = make_runner(
+        case, tmp_path / 'a', [hook_config(checkpoint)], cfg={'activation_checkpointing': ['backbone.2']}
+    )
     runner.train()
     watch.assert_identical()
     assert len(logged(runner)) == 8
 
 
-def test_testing_needs_no_teacher(tmp_path):
+def test_testing_needs_no_teacher(case, tmp_path):
     runner = make_runner(
+        case,
         tmp_path,
         [hook_config('nothing.pth')],
         test_dataloader={
@@ -254,11 +260,12 @@ def test_testing_needs_no_teacher(tmp_path):
 # Two processes
 
 
-def _train_replica(rank, folder, checkpoint):
+def _train_replica(rank, case, folder, checkpoint):
     torch.set_num_threads(1)
     os.environ['LOCAL_RANK'] = str(rank)
     dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
     runner = make_runner(
+        case,
         folder / 'work',
         [hook_config(checkpoint), {'type': 'EMAHook'}],
         drop=0.0,
@@ -288,8 +295,8 @@ def labels_of(data_samples):
     return torch.cat([sample.gt_label for sample in data_samples])
 
 
-def test_two_processes_stay_equal_and_average_the_gradient_of_the_term(tmp_path, checkpoint):
-    torch.multiprocessing.start_processes(_train_replica, (tmp_path, checkpoint), nprocs=2, start_method='fork')
+def test_two_processes_stay_equal_and_average_the_gradient_of_the_term(case, tmp_path, checkpoint):
+    torch.multiprocessing.start_processes(_train_replica, (case, tmp_path, checkpoint), nprocs=2, start_method='fork')
     ranks = [torch.load(tmp_path / f'rank_{rank}.pth', weights_only=True) for rank in range(2)]
     trained = dict(Net().named_parameters())
     for name in trained:

@@ -17,22 +17,22 @@ def watch(monkeypatch):
     return Watch(monkeypatch)
 
 
-def test_resume_goes_on_with_the_term(tmp_path, checkpoint, watch):
-    make_runner(tmp_path / 'a', [hook_config(checkpoint)], epochs=1).train()
-    runner = make_runner(tmp_path / 'a', [hook_config(checkpoint)], epochs=3, resume=True)
+def test_resume_goes_on_with_the_term(case, tmp_path, checkpoint, watch):
+    make_runner(case, tmp_path / 'a', [hook_config(checkpoint)], epochs=1).train()
+    runner = make_runner(case, tmp_path / 'a', [hook_config(checkpoint)], epochs=3, resume=True)
     runner.train()
     watch.assert_identical()
     assert runner.iter == 12
     assert len(logged(runner)) == 12
 
 
-def test_a_schedule_goes_on_after_a_resume(tmp_path, checkpoint):
+def test_a_schedule_goes_on_after_a_resume(case, tmp_path, checkpoint):
     schedule = {'by_epoch': False, 'begin': 2, 'warmup': 4, 'stop': 10}
     hook = hook_config(checkpoint, {'gram': {**TERMS['gram'], 'schedule': schedule}})
-    whole = make_runner(tmp_path / 'whole', [hook], epochs=3, drop=0.0)
+    whole = make_runner(case, tmp_path / 'whole', [hook], epochs=3, drop=0.0)
     whole.train()
-    make_runner(tmp_path / 'parts', [hook], epochs=1, drop=0.0).train()
-    rest = make_runner(tmp_path / 'parts', [hook], epochs=3, drop=0.0, resume=True)
+    make_runner(case, tmp_path / 'parts', [hook], epochs=1, drop=0.0).train()
+    rest = make_runner(case, tmp_path / 'parts', [hook], epochs=3, drop=0.0, resume=True)
     rest.train()
     course = torch.tensor(logged(whole))
     torch.testing.assert_close(torch.tensor(logged(rest)), course, rtol=0, atol=0)
@@ -40,15 +40,15 @@ def test_a_schedule_goes_on_after_a_resume(tmp_path, checkpoint):
 
 
 @pytest.mark.parametrize('kind', ['cka', 'adaptive', 'tuples'])
-def test_what_is_chosen_and_drawn_goes_on_after_a_resume(tmp_path, checkpoint, kind):
+def test_what_is_chosen_and_drawn_goes_on_after_a_resume(case, tmp_path, checkpoint, kind):
     term = {'pairs': [(f'backbone.{s}', f'backbone.{t}') for s in (0, 2) for t in (0, 2)], 'choice': kind}
     term['loss'] = {'type': GramLoss}
     if kind == 'tuples':
         term = {'tap': 'backbone', 'loss': {'type': 'mmkd_ext.TupleRelationLoss', 'order': 3, 'num_tuples': 5}}
     hook = hook_config(checkpoint, {'gram': term})
-    make_runner(tmp_path / 'whole', [hook], epochs=3, drop=0.0).train()
-    make_runner(tmp_path / 'parts', [hook], epochs=1, drop=0.0).train()
-    make_runner(tmp_path / 'parts', [hook], epochs=3, drop=0.0, resume=True).train()
+    make_runner(case, tmp_path / 'whole', [hook], epochs=3, drop=0.0).train()
+    make_runner(case, tmp_path / 'parts', [hook], epochs=1, drop=0.0).train()
+    make_runner(case, tmp_path / 'parts', [hook], epochs=3, drop=0.0, resume=True).train()
     whole, parts = (torch.load(tmp_path / run / 'epoch_3.pth', weights_only=False) for run in ('whole', 'parts'))
     for name, value in whole['state_dict'].items():
         assert torch.equal(parts['state_dict'][name], value), name
@@ -56,11 +56,11 @@ def test_what_is_chosen_and_drawn_goes_on_after_a_resume(tmp_path, checkpoint, k
     assert repr(parts.get('distillation')) == repr(whole.get('distillation'))
 
 
-def test_weights_alone_bring_no_choice_of_layers(tmp_path, checkpoint):
+def test_weights_alone_bring_no_choice_of_layers(case, tmp_path, checkpoint):
     term = {'pairs': [('backbone', 'backbone'), ('backbone', 'head')], 'choice': 'cka', 'loss': {'type': GramLoss}}
     hook = hook_config(checkpoint, {'gram': term})
-    make_runner(tmp_path / 'a', [hook], epochs=1).train()
-    runner = make_runner(tmp_path / 'b', [hook], epochs=1, load_from=str(tmp_path / 'a' / 'epoch_1.pth'))
+    make_runner(case, tmp_path / 'a', [hook], epochs=1).train()
+    runner = make_runner(case, tmp_path / 'b', [hook], epochs=1, load_from=str(tmp_path / 'a' / 'epoch_1.pth'))
     chosen = []
     before_train = DistillHook.before_train_iter
 

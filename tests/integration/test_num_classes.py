@@ -88,14 +88,14 @@ def test_a_config_with_a_number_is_left_alone(tmp_path):
 
 
 def test_errors(auto, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'expected num_classes.json beside the checkpoint for'):
+    with pytest.raises(FileNotFoundError, match=r'num_classes.json .*found none'):
         num_classes.fill_num_classes(auto, tmp_path)
     write(auto.work_dir, 0)
     auto.resume = True
-    with pytest.raises(ValueError, match='expected at least one novel class but the estimate found none'):
+    with pytest.raises(ValueError, match=r'novel class .*num_classes.json'):
         num_classes.resolve_num_classes(auto)
     auto.pop('num_classes_from')
-    with pytest.raises(KeyError, match=r'expected num_classes_from=dict\(config=..., checkpoint=...\) for'):
+    with pytest.raises(KeyError, match=r'num_classes_from=.*found none'):
         num_classes.resolve_num_classes(auto)
 
 

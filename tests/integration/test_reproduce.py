@@ -90,7 +90,7 @@ def test_a_failed_training_is_an_error_and_leaves_a_report(folder):
     (folder / 'configs/supervised/supervised_convnet-large_100e_digits-200.py').write_text(
         f"_base_ = '{ROOT}/configs/supervised/supervised_convnet-large_100e_digits-200.py'\nmodel = dict(type='X')\n"
     )
-    with pytest.raises(RuntimeError, match=r'teacher, seed 3: expected the training to end well but got code 1; see'):
+    with pytest.raises(RuntimeError, match=r'teacher, seed 3: .*got code 1'):
         _run()
     assert 'not run yet' in (folder / 'out' / 'digits.md').read_text()
 
@@ -114,7 +114,7 @@ def test_ten_minutes_leave_one_to_stop_and_report(monkeypatch):
 def test_a_folder_keeps_its_settings(tmp_path):
     reproduce.check_settings(Settings(epochs=2), tmp_path)
     reproduce.check_settings(Settings(epochs=2), tmp_path)
-    with pytest.raises(ValueError, match=r"expected the settings of the runs in .*, \{'epochs': 2\}, but got others"):
+    with pytest.raises(ValueError, match=r"settings .*\{'epochs': 2\}.*got others"):
         reproduce.check_settings(Settings(epochs=3), tmp_path)
 
 
@@ -200,9 +200,7 @@ def test_a_run_is_read_from_its_log(tmp_path):
     assert found['losses'] == {'2': 3.5, '4': 1.5}
     assert (found['value'], found['metrics']) == (30.0, {'top1': 30.0})
     assert (found['seconds'], found['images_per_second']) == (40.0, 128.0)
-    with pytest.raises(
-        KeyError, match=r"UNO, seed 0: expected the metric 'top5' but got \['top1'\]; correct tables.py"
-    ):
+    with pytest.raises(KeyError, match=r"UNO, seed 0: .*'top5' .*got \['top1'\]"):
         result(run, 'top5')
 
 

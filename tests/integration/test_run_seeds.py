@@ -80,5 +80,5 @@ def test_trains_what_is_not_there_and_keeps_what_is(tmp_path, monkeypatch):
 def test_a_failed_training_is_an_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'broken.py').write_text('train_cfg = dict(max_epochs=1)\n')
-    with pytest.raises(RuntimeError, match=r'broken\.py, seed 0: expected the training to end well but got code 1'):
+    with pytest.raises(RuntimeError, match=r'broken\.py, seed 0: .*got code 1'):
         run_seeds.final_metrics('broken.py', seed=0)

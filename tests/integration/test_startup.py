@@ -51,7 +51,7 @@ def test_cpu_processes_use_gloo_and_a_wrapper_without_devices(monkeypatch, tmp_p
 
 @pytest.mark.parametrize('launcher', ['slurm', 'mpi'])
 def test_other_launchers_need_a_gpu(launcher):
-    with pytest.raises(ValueError, match=f'expected "pytorch" on a machine without a GPU but got \'{launcher}\''):
+    with pytest.raises(ValueError, match=rf'"pytorch" .*got \'{launcher}\''):
         startup.prepare(Config({}), launcher)
 
 

@@ -44,7 +44,7 @@ def test_missing_config(tmp_path):
 
 def test_config_without_a_model(tmp_path):
     (tmp_path / 'config.py').write_text('a = 1')
-    with pytest.raises(ValueError, match=r"expected a config with a model but .*config\.py has \['a'\]"):
+    with pytest.raises(ValueError, match=r"model .*config\.py .*\['a'\]"):
         build_model_from_config(tmp_path / 'config.py')
 
 
@@ -112,11 +112,11 @@ def test_a_config_of_an_installed_package():
 def test_a_missing_package_is_named_and_never_installed(monkeypatch):
     """mmengine's own look-up would run pip."""
     monkeypatch.setattr('subprocess.check_call', lambda *args, **kwargs: pytest.fail(f'ran {args}'))
-    with pytest.raises(ModuleNotFoundError, match=r"expected the package 'mmnone' of 'mmnone::a/b.py'.* not installed"):
+    with pytest.raises(ModuleNotFoundError, match=r"'mmnone' .*'mmnone::a/b.py'"):
         build_model_from_config('mmnone::a/b.py')
 
 
 def test_a_missing_config_of_an_installed_package():
     pytest.importorskip('mmpretrain')
-    with pytest.raises(FileNotFoundError, match=r"expected the config 'mmpretrain::resnet/none' at .*none\.py"):
+    with pytest.raises(FileNotFoundError, match=r"'mmpretrain::resnet/none' .*none\.py"):
         build_model_from_config('mmpretrain::resnet/none')

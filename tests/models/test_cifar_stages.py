@@ -39,5 +39,5 @@ def test_every_stage_has_as_many_blocks():
 
 @pytest.mark.parametrize('out_indices', [(), (3,), (-1,)])
 def test_refuses_other_stages(out_indices):
-    with pytest.raises(ValueError, match=r'CIFARStages: expected out_indices of 0, 1, 2 but got'):
+    with pytest.raises(ValueError, match=r'CIFARStages: .*out_indices .*got'):
         stages(out_indices)

@@ -76,7 +76,7 @@ def test_dino_vit_gives_the_same_features(prefix):
 
 
 def test_dino_vit_refuses_other_networks():
-    with pytest.raises(KeyError, match=r"convert_dino_vit: expected names of a DINO .* but got 'layer1.weight'"):
+    with pytest.raises(KeyError, match=r"convert_dino_vit: .*got 'layer1.weight'"):
         convert_dino_vit({'layer1.weight': torch.zeros(1)})
 
 
@@ -153,5 +153,5 @@ def test_vit_encoder_goes_through_the_dino_rules():
 
 
 def test_unknown_name_is_refused():
-    with pytest.raises(KeyError, match=r"convert_official_crkd: expected names .* but got 'fc.weight'"):
+    with pytest.raises(KeyError, match=r"convert_official_crkd: .*got 'fc.weight'"):
         convert_official_crkd({'fc.weight': torch.zeros(1)})

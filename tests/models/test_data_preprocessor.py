@@ -66,13 +66,13 @@ def test_constants_are_no_part_of_a_checkpoint():
     ],
 )
 def test_unknown_layouts_are_refused(inputs, found):
-    with pytest.raises(TypeError, match=f'but got {found}.*default_collate'):
+    with pytest.raises(TypeError, match=rf'but got {found}.*default_collate'):
         MultiViewDataPreprocessor(MEAN, STD)({'inputs': inputs})
 
 
 @pytest.mark.parametrize('data', [torch.zeros(1, 3, 4, 4), {'img': 1}])
 def test_batch_without_inputs_is_refused(data):
-    with pytest.raises(TypeError, match="expected a batch dict with 'inputs'"):
+    with pytest.raises(TypeError, match=r"batch dict .*'inputs'"):
         MultiViewDataPreprocessor(MEAN, STD)(data)
 
 
@@ -82,7 +82,7 @@ def test_images_of_different_shapes_are_refused():
 
 
 def test_other_channels_are_refused():
-    with pytest.raises(ValueError, match='expected 3 channels as in mean'):
+    with pytest.raises(ValueError, match=r'3 channels .*mean'):
         MultiViewDataPreprocessor(MEAN, STD)({'inputs': torch.zeros(2, 1, 4, 4)})
 
 
@@ -160,5 +160,5 @@ def test_channels_last():
 
 @pytest.mark.parametrize('inputs', [torch.zeros(2, 3, 4, 4), [torch.zeros(2, 3, 4, 4, dtype=torch.uint8)] * 2])
 def test_only_single_uint8_images_are_augmented(inputs):
-    with pytest.raises(TypeError, match='expected one uint8 image per sample for batch_augments'):
+    with pytest.raises(TypeError, match=r'uint8 .*batch_augments'):
         MultiViewDataPreprocessor(MEAN, STD, batch_augments=[FLIP])({'inputs': inputs}, training=True)

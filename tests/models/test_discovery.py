@@ -88,15 +88,15 @@ def test_labels_are_collected_on_the_cpu():
 
 @pytest.mark.parametrize('samples', [None, [BaseDataElement()]])
 def test_missing_labels_are_refused(samples):
-    with pytest.raises(TypeError, match='expected data_samples with gt_label'):
+    with pytest.raises(TypeError, match=r'data_samples .*gt_label'):
         batch_labels(samples, num_rows=1, num_known=5)
 
 
 def test_label_of_an_unlabelled_class_is_refused():
-    with pytest.raises(ValueError, match='below the 5 known classes but got 5: a label of an unlabelled class reached'):
+    with pytest.raises(ValueError, match=r'5 known classes .*got 5'):
         batch_labels(_samples(0, 5), num_rows=2, num_known=5)
 
 
 def test_wrong_number_of_labels_is_refused():
-    with pytest.raises(ValueError, match='one label per row but got 2 labels for 3 rows'):
+    with pytest.raises(ValueError, match=r'2 labels .*3 rows'):
         batch_labels(_samples(0, 1), num_rows=3, num_known=5)

@@ -77,15 +77,15 @@ def test_prediction_is_the_nearest_centre():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match='GCD: expected at least 2 views, 2 of them large, but got 1'):
+    with pytest.raises(ValueError, match=r'GCD: .*2 views.*got 1'):
         build()(views(sizes=(8,)), samples(LABELS), mode='loss')
-    with pytest.raises(ValueError, match='GCD: expected labels below the 3 known classes but got 3'):
+    with pytest.raises(ValueError, match=r'GCD: .*3 known classes .*got 3'):
         build()(views(), samples([0, 1, 2, 3, -1, -1]), mode='loss')
-    with pytest.raises(TypeError, match='GCD: expected data_samples with gt_label'):
+    with pytest.raises(TypeError, match=r'GCD: .*gt_label'):
         build()(views(), None, mode='loss')
-    with pytest.raises(ValueError, match='GCD: expected at least as many clusters as known classes, 6, but got 5'):
+    with pytest.raises(ValueError, match=r'GCD: .*clusters .*6.*got 5'):
         build(num_known=6)
-    with pytest.raises(ValueError, match='GCD: expected num_known > 0 but got 0'):
+    with pytest.raises(ValueError, match=r'GCD: .*num_known .*got 0'):
         build(num_known=0)
-    with pytest.raises(RuntimeError, match=r'GCD: expected features \(rows, D\)'):
+    with pytest.raises(RuntimeError, match=r'GCD: .*\(rows, D\)'):
         build(neck=None)(views(), samples(LABELS), mode='loss')

@@ -24,9 +24,9 @@ def test_modes():
     assert model([view, view], mode='loss') == {'loss': 2}
     assert model(view, mode='predict')[0] == 'predicted'
     assert model(view).shape == (1, 2, 3)
-    with pytest.raises(ValueError, match="Spy: expected mode 'loss', 'tensor' or 'predict' but got 'train'"):
+    with pytest.raises(ValueError, match=r"Spy: .*mode .*got 'train'"):
         model(view, mode='train')
-    with pytest.raises(ValueError, match='Spy: expected one image per sample to predict but got 2 views'):
+    with pytest.raises(ValueError, match=r'Spy: .*got 2 views'):
         model([view, view], mode='predict')
 
 

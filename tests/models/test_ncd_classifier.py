@@ -341,7 +341,7 @@ def test_wrong_settings_are_refused(kwargs, error, message):
 
 
 def test_maps_without_neck_are_refused():
-    with pytest.raises(RuntimeError, match=r'expected features \(rows, D\) .* but got \(8, 8, 4, 4\); add neck'):
+    with pytest.raises(RuntimeError, match=r'\(rows, D\) .*got \(8, 8, 4, 4\).*neck'):
         _model(neck=None)(_views(4))
 
 
@@ -357,27 +357,27 @@ def test_generalised_setting_assigns_unlabelled_rows_to_all_classes():
 
 
 def test_too_few_views_are_refused():
-    with pytest.raises(ValueError, match='expected at least 2 views, 2 of them large, but got 1'):
+    with pytest.raises(ValueError, match=r'2 views, 2 .*got 1'):
         _model()(_views(4, (8,)), _samples([-1] * 4), mode='loss')
-    with pytest.raises(ValueError, match='expected at least 2 views, 1 of them large, but got 1'):
+    with pytest.raises(ValueError, match=r'2 views, 1 .*got 1'):
         _model(num_large_views=1)(_views(4, (8,)), _samples([-1] * 4), mode='loss')
 
 
 def test_views_of_different_batches_are_refused():
-    with pytest.raises(ValueError, match=r'expected views of one batch but got \[4, 3\] rows'):
+    with pytest.raises(ValueError, match=r'views .*got \[4, 3\]'):
         _model()([_views(4)[0], _views(3)[0]])
 
 
 def test_views_are_refused_at_prediction():
-    with pytest.raises(ValueError, match='expected one image per sample to predict but got 2 views'):
+    with pytest.raises(ValueError, match='got 2 views'):
         _model().eval()(_views(4), mode='predict')
 
 
 def test_unknown_mode_is_refused():
-    with pytest.raises(ValueError, match="expected mode 'loss', 'tensor' or 'predict' but got 'train'"):
+    with pytest.raises(ValueError, match=r"mode .*got 'train'"):
         _model()(_views(4), mode='train')
 
 
 def test_hidden_label_in_a_training_batch_is_refused():
-    with pytest.raises(ValueError, match='a label of an unlabelled class reached training'):
+    with pytest.raises(ValueError, match=r'NCDClassifier: .*unlabelled class'):
         _model()(_views(4), _samples([-1, 0, 1, K]), mode='loss')

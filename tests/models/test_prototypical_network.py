@@ -77,11 +77,11 @@ def test_training_separates_two_classes():
 
 def test_errors():
     model, (images, samples) = build(), batch()
-    with pytest.raises(TypeError, match='PrototypicalNetwork: expected data_samples with gt_label'):
+    with pytest.raises(TypeError, match=r'PrototypicalNetwork: .*gt_label'):
         model(images, mode='loss')
-    with pytest.raises(TypeError, match='PrototypicalNetwork: expected data_samples with gt_label'):
+    with pytest.raises(TypeError, match=r'PrototypicalNetwork: .*gt_label'):
         model(images, [*samples[:5], BaseDataElement()], mode='loss')
-    with pytest.raises(ValueError, match="expected mode 'loss', 'tensor' or 'predict' but got 'train'"):
+    with pytest.raises(ValueError, match=r"mode .*got 'train'"):
         model(images, mode='train')
-    with pytest.raises(ValueError, match='PrototypicalNetwork: expected num_shots >= 1 but got 0'):
+    with pytest.raises(ValueError, match=r'PrototypicalNetwork: .*num_shots .*got 0'):
         PrototypicalNetwork(model.backbone, num_shots=0)

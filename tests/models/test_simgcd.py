@@ -95,13 +95,13 @@ def test_prediction_follows_the_contract_of_the_metric():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match='SimGCD: expected num_known from 1 to 4 but got 5; the head has 5 classes'):
+    with pytest.raises(ValueError, match=r'SimGCD: .*num_known .*got 5'):
         build(num_known=5)
-    with pytest.raises(ValueError, match='SimGCD: expected at least 2 views'):
+    with pytest.raises(ValueError, match=r'SimGCD: .*2 views'):
         build()(views(sizes=(8,)), samples(LABELS), mode='loss')
-    with pytest.raises(ValueError, match='SimGCD: expected labels below the 3 known classes but got 4'):
+    with pytest.raises(ValueError, match=r'SimGCD: .*3 known classes .*got 4'):
         build()(views(), samples([4, 1, 2, 0, -1, -1]), mode='loss')
-    with pytest.raises(ValueError, match='SimGCD: expected entropy_weight >= 0 but got -1'):
+    with pytest.raises(ValueError, match=r'SimGCD: .*entropy_weight .*got -1'):
         build(entropy_weight=-1)
-    with pytest.raises(ValueError, match='SimGCD: expected teacher_temperature > 0 but got 0'):
+    with pytest.raises(ValueError, match=r'SimGCD: .*teacher_temperature .*got 0'):
         build(teacher_temperature=0)

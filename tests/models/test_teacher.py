@@ -122,7 +122,7 @@ def test_building_a_teacher_draws_no_random_numbers_of_the_training():
 def test_another_number_of_channels():
     student = Net(data_preprocessor=mmengine_style(*A))
     spec = {'model': net(), 'checkpoint': None, 'mean': (1.0, 2.0), 'std': (1.0, 2.0)}
-    with pytest.raises(ValueError, match=r"teacher 'x': expected the number of channels of the student"):
+    with pytest.raises(ValueError, match=r"teacher 'x': .*channels"):
         build_teacher(spec, ['stem'], student, "teacher 'x'")
 
 
@@ -142,7 +142,7 @@ def test_another_number_of_channels():
 )
 def test_missing_checkpoint_prints_the_command_that_makes_it(spec, message):
     missing = r'teacher: expected a checkpoint at w/a\.pth but found no file'
-    with pytest.raises(FileNotFoundError, match=f'{missing}.*{message}'):
+    with pytest.raises(FileNotFoundError, match=rf'{missing}.*{message}'):
         build_teacher(spec, ['stem'], Net())
 
 

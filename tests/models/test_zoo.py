@@ -29,7 +29,7 @@ def test_nothing_is_downloaded(monkeypatch):
 
 
 def test_unknown_name():
-    with pytest.raises(KeyError, match=r"expected a model of torchvision but got 'resnet19'; .*'resnet18'"):
+    with pytest.raises(KeyError, match=r"torchvision .*got 'resnet19'.*'resnet18'"):
         build_zoo_model('torchvision', 'resnet19')
 
 
@@ -44,13 +44,13 @@ def test_timm_is_imported_on_use(monkeypatch):
     monkeypatch.setitem(sys.modules, 'timm', timm)
     assert isinstance(build_zoo_model('timm', {'name': 'vit_tiny', 'num_classes': 0}), nn.Linear)
     assert asked == [('vit_tiny', False, {'num_classes': 0})]
-    with pytest.raises(KeyError, match=r"but got 'vit_tini'; did you mean one of \['vit_tiny'\]"):
+    with pytest.raises(KeyError, match=r"got 'vit_tini'.*'vit_tiny'"):
         build_zoo_model('timm', 'vit_tini')
 
 
 def test_timm_that_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, 'timm', None)
-    with pytest.raises(ModuleNotFoundError, match=r'expected the package timm .*run `pip install timm`'):
+    with pytest.raises(ModuleNotFoundError, match=r'timm .*pip install timm'):
         build_zoo_model('timm', 'vit_tiny')
 
 

@@ -70,14 +70,14 @@ def test_without_one_they_depend_on_the_seed_of_the_run_and_the_epoch():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match=r'batch_size to be that of an episode, 5 x 8 = 40, but got 32'):
+    with pytest.raises(ValueError, match=r'batch_size .* 40, .*got 32'):
         build(batch_size=32)
     for name in ('num_ways', 'num_shots', 'num_queries', 'num_episodes'):
-        with pytest.raises(ValueError, match=f'EpisodeBatchSampler: expected {name} >= 1 but got 0; give a positive'):
+        with pytest.raises(ValueError, match=rf'EpisodeBatchSampler: .*{name} .*got 0'):
             build(**{name: 0})
-    with pytest.raises(ValueError, match=r'multiple of the 5 processes but got 12'):
+    with pytest.raises(ValueError, match=r'5 processes .*got 12'):
         build(world_size=5)
-    with pytest.raises(ValueError, match=r'at least 21 classes, each with at least 8 samples, but got 20, of which 0'):
+    with pytest.raises(ValueError, match=r'21 classes.* 8 samples.*got 20.* 0'):
         build(num_ways=21, batch_size=168)
-    with pytest.raises(ValueError, match=r'each with at least 21 samples, but got 20, of which 20 are smaller'):
+    with pytest.raises(ValueError, match=r'21 samples.*got 20.* 20 '):
         build(num_queries=18, batch_size=105)

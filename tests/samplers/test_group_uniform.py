@@ -223,21 +223,21 @@ def test_cost_at_1_2_million_samples_and_1000_groups():
 
 def test_errors():
     ids = np.repeat(np.arange(10), 6)
-    with pytest.raises(ValueError, match=r"semantics 'global' or 'local' but got 'ranks'"):
+    with pytest.raises(ValueError, match=r"semantics .*got 'ranks'"):
         build(ids, 8, 4, semantics='ranks')
-    with pytest.raises(ValueError, match=r'the 30 samples of a step to be a multiple of samples_per_group but got 4'):
+    with pytest.raises(ValueError, match=r'30 samples .*samples_per_group .*got 4'):
         build(ids, 10, 4, world_size=3)
-    with pytest.raises(ValueError, match=r'the 10 samples of a batch to be a multiple .* choose a divisor of 10'):
+    with pytest.raises(ValueError, match=r'10 samples of a batch .*divisor of 10'):
         build(ids, 10, 4, world_size=2, semantics='local')
-    with pytest.raises(ValueError, match=r'got 0; choose a divisor'):
+    with pytest.raises(ValueError, match=r'samples_per_group .*got 0'):
         build(ids, 8, 0)
-    with pytest.raises(ValueError, match=r'num_batches >= 1 but got 0'):
+    with pytest.raises(ValueError, match=r'num_batches .*got 0'):
         build(ids, 8, 4, num_batches=0)
-    with pytest.raises(ValueError, match=r'expected 16 groups of 4 .* of 4 processes but the 10 groups .* make 10'):
+    with pytest.raises(ValueError, match=r'16 groups of 4 .*4 processes .*10 groups .* 10'):
         build(ids, 16, 4, world_size=4)
-    with pytest.raises(ValueError, match=r'expected 12 groups of 2 .* make 10 \(local semantics\)'):
+    with pytest.raises(ValueError, match=r'12 groups of 2 .* 10 \(local'):
         build(ids, 24, 2, semantics='local')
-    with pytest.raises(ValueError, match=r'multiple of samples_per_group, 4, as 1 groups are smaller .* but got 2'):
+    with pytest.raises(ValueError, match=r'samples_per_group, 4, .*1 groups .*got 2'):
         build(np.concatenate([ids, [10]]), 2, 4, world_size=6)
-    with pytest.raises(ValueError, match=r'but the 0 groups of the data set make 0'):
+    with pytest.raises(ValueError, match=r'the 0 groups .* 0'):
         build(np.full(9, -1), 8, 4)

@@ -44,14 +44,14 @@ def test_part_of_the_data_under_num_batch_per_epoch():
 
 @pytest.mark.parametrize('wrap', [lambda host: ConcatDataset([host, host]), lambda host: RepeatDataset(host, 2)])
 def test_a_wrapper_without_labels_is_refused(wrap):
-    with pytest.raises(TypeError, match=r'me: expected a data set with get_gt_labels\(\) or get_cat_ids\(\) but got'):
+    with pytest.raises(TypeError, match=r'me: .*get_gt_labels.*get_cat_ids'):
         labels_of(wrap(Host([[0], [1]])), 'me')
 
 
 def test_several_classes_none_or_no_integers_are_refused():
-    with pytest.raises(ValueError, match=r'one class per sample but sample 1 has \[0, 2\]'):
+    with pytest.raises(ValueError, match=r'sample 1 .*\[0, 2\]'):
         labels_of(Host([[1], [0, 2]]), 'me')
-    with pytest.raises(ValueError, match=r'one class per sample but sample 0 has \[\]'):
+    with pytest.raises(ValueError, match=r'sample 0 .*\[\]'):
         labels_of(Host([[], [1]]), 'me')
 
     class Soft:
@@ -61,7 +61,7 @@ def test_several_classes_none_or_no_integers_are_refused():
         def get_gt_labels(self):
             return [0.5, 1.0]
 
-    with pytest.raises(ValueError, match=r'one integer label for each of the 2 samples but Soft has float64'):
+    with pytest.raises(ValueError, match=r'2 samples .*Soft .*float64'):
         labels_of(Soft(), 'me')
 
 

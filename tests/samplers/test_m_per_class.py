@@ -68,9 +68,9 @@ def test_order_depends_on_seed_and_epoch_alone():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match=r'at least 512 samples for a step of 4 processes but 100 classes .* give 500'):
+    with pytest.raises(ValueError, match=r'512 samples .*4 processes .*100 classes .* 500'):
         build(BIRDS, world_size=4)
-    with pytest.raises(ValueError, match=r'num_batches and samples_per_class >= 1 but got 0, 5'):
+    with pytest.raises(ValueError, match=r'num_batches and samples_per_class .*got 0, 5'):
         build(BIRDS, num_batches=0)
     with pytest.raises(TypeError, match=r'get_gt_labels'):
         build(range(10))

@@ -41,7 +41,7 @@ def test_the_plan_is_made_with_the_first_batch():
 
 
 def test_errors():
-    with pytest.raises(TypeError, match=r'Counting: expected a DefaultSampler or an InfiniteSampler .* got Sequential'):
+    with pytest.raises(TypeError, match=r'Counting: .*DefaultSampler .*got Sequential'):
         Counting(SequentialSampler(range(9)), 1)
     bare = PlannedBatchSampler(DefaultSampler(range(9), seed=0), 1)
     with pytest.raises(NotImplementedError, match='define it'):

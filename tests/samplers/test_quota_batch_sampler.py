@@ -88,11 +88,9 @@ def test_infinite_sampler_never_ends():
     assert all(split.labelled[batch].sum() == 6 for batch in batches)
 
 
-def test_built_by_the_runner(host_scope):
-    from mmengine.runner import Runner
-
-    loader = Runner.build_dataloader(
-        {
+def test_a_runner_builds_it(case):
+    runner = case.build(
+        train_dataloader={
             'batch_size': 64,
             'num_workers': 0,
             'sampler': {'type': 'DefaultSampler', 'shuffle': True},
@@ -104,8 +102,10 @@ def test_built_by_the_runner(host_scope):
                 'dataset': {'type': 'mmkd_ext.Digits', 'pipeline': [{'type': 'PackInputs', 'meta_keys': ()}]},
             },
         },
-        seed=0,
+        randomness={'seed': 0},
+        default_scope='mmpretrain',
     )
+    loader = runner.train_dataloader
     assert len(loader) == 600 // 16
     for batch in islice(loader, 3):
         labels = [int(sample.gt_label) for sample in batch['data_samples']]
@@ -121,16 +121,14 @@ def test_part_of_the_data_under_num_batch_per_epoch():
 
 def test_errors():
     split = Split(20, 20)
-    with pytest.raises(ValueError, match=r'expected num_unlabelled in 1..9 for batch_size 10 but got 10'):
+    with pytest.raises(ValueError, match=r'num_unlabelled in 1..9 .*got 10'):
         build(split, num_unlabelled=10)
     with pytest.raises(ValueError, match='but got 0'):
         build(split, num_unlabelled=0)
-    with pytest.raises(ValueError, match='expected at least 4 x 6 processes unlabelled images but got 20'):
+    with pytest.raises(ValueError, match=r'4 x 6 processes .*got 20'):
         build(Split(100, 20), world_size=6)
-    with pytest.raises(
-        TypeError, match='expected a DefaultSampler or an InfiniteSampler of mmengine but got Sequential'
-    ):
+    with pytest.raises(TypeError, match=r'DefaultSampler .*got Sequential'):
         QuotaBatchSampler(SequentialSampler(split), batch_size=10, num_unlabelled=4)
-    with pytest.raises(TypeError, match='data set with a mask `labelled` but got list'):
+    with pytest.raises(TypeError, match=r'`labelled` .*got list'):
         build([1, 2, 3])
     assert not isinstance(build(split), BatchSampler)

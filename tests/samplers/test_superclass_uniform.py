@@ -26,11 +26,11 @@ def test_its_length_is_known_before_the_superclasses_are():
 
 def test_errors():
     batches = build()
-    with pytest.raises(RuntimeError, match=r'expected superclasses before the first batch but got none; add .*Hook'):
+    with pytest.raises(RuntimeError, match=r'superclasses .*got none.*SuperclassHook'):
         next(iter(batches))
-    with pytest.raises(ValueError, match=r'one superclass >= 0 for each of 60 samples but got shape \(59,\)'):
+    with pytest.raises(ValueError, match=r'60 samples .*\(59,\)'):
         batches.set_superclasses(np.zeros(59, dtype=int))
-    with pytest.raises(ValueError, match=r'smallest -1; compute them for this data set'):
+    with pytest.raises(ValueError, match=r'smallest -1'):
         batches.set_superclasses(np.full(60, -1))
-    with pytest.raises(ValueError, match=r'expected 3 groups of 40 .* the 2 groups .* make 2'):
+    with pytest.raises(ValueError, match=r'3 groups of 40 .*2 groups .* 2'):
         build(batch_size=120, k=40).set_superclasses(np.arange(60) % 2)

@@ -1,0 +1,143 @@
+cpu_threads = 1
+custom_hooks = [
+    dict(type='mmkd_ext.LoadCheckHook'),
+    dict(type='SyncBuffersHook'),
+    dict(
+        teacher=dict(
+            cache='teacher_cache',
+            checkpoint='relation_teacher.pth',
+            config='relation_teacher.py'),
+        terms=dict(
+            cc=dict(
+                loss=dict(loss_weight=10.0, type='mmkd_ext.CCKDLoss'),
+                tap='neck'),
+            sp=dict(
+                choice='adaptive',
+                loss=dict(loss_weight=1.0, type='mmkd_ext.SPLoss'),
+                pairs=[
+                    (
+                        'backbone.layers.0',
+                        'neck',
+                    ),
+                    (
+                        'neck',
+                        'neck',
+                    ),
+                ])),
+        type='mmkd_ext.DistillHook'),
+    dict(
+        cache='superclasses',
+        num_superclasses=3,
+        tap='neck',
+        teacher=dict(
+            checkpoint='relation_teacher.pth', config='relation_teacher.py'),
+        type='mmkd_ext.SuperclassHook'),
+]
+data_preprocessor = dict(
+    mean=[
+        77.7,
+    ], num_classes=10, std=[
+        95.8,
+    ])
+default_hooks = dict(
+    checkpoint=dict(
+        interval=1, max_keep_ckpts=2, type='mmkd_ext.AtomicCheckpointHook'),
+    exact_resume=dict(type='mmkd_ext.ExactResumeHook'),
+    logger=dict(interval=100, type='LoggerHook'),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    preemption=dict(type='mmkd_ext.PreemptionHook'),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    timer=dict(type='IterTimerHook'))
+default_scope = 'mmpretrain'
+env_cfg = dict(
+    cudnn_benchmark=False,
+    dist_cfg=dict(backend='nccl'),
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0))
+load_from = None
+log_level = 'INFO'
+log_processor = dict(window_size=10)
+model = dict(
+    backbone=dict(channels=(
+        4,
+        8,
+    ), in_channels=1, type='mmkd_ext.ConvNet'),
+    head=dict(
+        in_channels=8,
+        loss=dict(loss_weight=1.0, type='CrossEntropyLoss'),
+        num_classes=10,
+        type='LinearClsHead'),
+    neck=dict(type='GlobalAveragePooling'),
+    type='ImageClassifier')
+optim_wrapper = dict(optimizer=dict(lr=0.01, type='AdamW', weight_decay=0.01))
+param_scheduler = [
+    dict(begin=0, end=100, eta_min=0, type='CosineAnnealingLR'),
+]
+randomness = dict(seed=0)
+resume = False
+teacher = dict(checkpoint='relation_teacher.pth', config='relation_teacher.py')
+test_cfg = dict()
+test_dataloader = dict(
+    batch_size=596,
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        pipeline=[
+            dict(type='PackInputs'),
+        ],
+        split='test',
+        type='mmkd_ext.Digits'),
+    num_workers=0,
+    sampler=dict(shuffle=False, type='DefaultSampler'))
+test_evaluator = dict(type='Accuracy')
+test_pipeline = [
+    dict(type='PackInputs'),
+]
+train_cfg = dict(by_epoch=True, max_epochs=2, val_interval=2)
+train_dataloader = dict(
+    batch_sampler=dict(
+        samples_per_group=10, type='mmkd_ext.SuperclassUniformBatchSampler'),
+    batch_size=20,
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        indices=40,
+        pipeline=[
+            dict(type='PackInputs'),
+        ],
+        split='train',
+        type='mmkd_ext.Digits'),
+    drop_last=False,
+    num_workers=0,
+    sampler=dict(shuffle=True, type='DefaultSampler'))
+train_pipeline = [
+    dict(type='NumpyToPIL'),
+    dict(
+        degrees=15,
+        interpolation='bilinear',
+        scale=(
+            0.9,
+            1.1,
+        ),
+        translate=(
+            0.125,
+            0.125,
+        ),
+        type='torchvision/RandomAffine'),
+    dict(type='PackInputs'),
+]
+val_cfg = dict()
+val_dataloader = dict(
+    batch_size=596,
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        pipeline=[
+            dict(type='PackInputs'),
+        ],
+        split='test',
+        type='mmkd_ext.Digits'),
+    num_workers=0,
+    sampler=dict(shuffle=False, type='DefaultSampler'))
+val_evaluator = dict(type='Accuracy')
+visualizer = dict(
+    type='Visualizer', vis_backends=[
+        dict(type='LocalVisBackend'),
+    ])
+work_dir = 'runs/relation'

@@ -1,0 +1,239 @@
+cpu_threads = 1
+custom_hooks = [
+    dict(type='mmkd_ext.LoadCheckHook'),
+    dict(type='SyncBuffersHook'),
+]
+default_hooks = dict(
+    checkpoint=dict(
+        interval=1, max_keep_ckpts=2, type='mmkd_ext.AtomicCheckpointHook'),
+    exact_resume=dict(type='mmkd_ext.ExactResumeHook'),
+    logger=dict(interval=100, type='LoggerHook'),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    preemption=dict(type='mmkd_ext.PreemptionHook'),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    timer=dict(type='IterTimerHook'))
+default_scope = 'mmpretrain'
+env_cfg = dict(
+    cudnn_benchmark=False,
+    dist_cfg=dict(backend='nccl'),
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0))
+known = [
+    5,
+    6,
+    7,
+    8,
+    9,
+]
+load_from = None
+log_level = 'INFO'
+log_processor = dict(window_size=10)
+model = dict(
+    backbone=dict(channels=(
+        4,
+        8,
+    ), in_channels=1, type='mmkd_ext.ConvNet'),
+    data_preprocessor=dict(
+        mean=[
+            77.7,
+        ], std=[
+            95.8,
+        ], type='mmkd_ext.MultiViewDataPreprocessor'),
+    known_head=dict(in_channels=8, num_classes=5, type='mmkd_ext.CosineHead'),
+    neck=dict(type='GlobalAveragePooling'),
+    type='mmkd_ext.NCDClassifier')
+optim_wrapper = dict(
+    optimizer=dict(lr=0.001, type='AdamW', weight_decay=0.0001))
+pack = dict(
+    meta_keys=(
+        'sample_idx',
+        'split_name',
+    ), type='PackInputs')
+param_scheduler = [
+    dict(begin=0, end=40, eta_min=1e-05, type='CosineAnnealingLR'),
+]
+randomness = dict(seed=0)
+resume = False
+test_cfg = dict()
+test_dataloader = dict(
+    batch_size=512,
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        dataset=dict(
+            pipeline=[
+                dict(
+                    meta_keys=(
+                        'sample_idx',
+                        'split_name',
+                    ),
+                    type='PackInputs'),
+            ],
+            split='test',
+            type='mmkd_ext.Digits'),
+        hide_labels=False,
+        known=[
+            5,
+            6,
+            7,
+            8,
+            9,
+        ],
+        name='test',
+        subset='labelled',
+        type='mmkd_ext.NovelClassSplit'),
+    num_workers=0,
+    sampler=dict(shuffle=False, type='DefaultSampler'))
+test_evaluator = dict(type='Accuracy')
+test_pipeline = [
+    dict(meta_keys=(
+        'sample_idx',
+        'split_name',
+    ), type='PackInputs'),
+]
+test_split = dict(
+    dataset=dict(
+        pipeline=[
+            dict(meta_keys=(
+                'sample_idx',
+                'split_name',
+            ), type='PackInputs'),
+        ],
+        split='test',
+        type='mmkd_ext.Digits'),
+    hide_labels=False,
+    known=[
+        5,
+        6,
+        7,
+        8,
+        9,
+    ],
+    name='test',
+    type='mmkd_ext.NovelClassSplit')
+train_cfg = dict(by_epoch=True, max_epochs=1, val_interval=1)
+train_dataloader = dict(
+    batch_size=128,
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        dataset=dict(
+            pipeline=[
+                dict(
+                    num_views=[
+                        2,
+                    ],
+                    transforms=[
+                        [
+                            dict(type='NumpyToPIL'),
+                            dict(
+                                degrees=15,
+                                interpolation='bilinear',
+                                scale=(
+                                    0.9,
+                                    1.1,
+                                ),
+                                translate=(
+                                    0.125,
+                                    0.125,
+                                ),
+                                type='torchvision/RandomAffine'),
+                        ],
+                    ],
+                    type='MultiView'),
+                dict(
+                    meta_keys=(
+                        'sample_idx',
+                        'split_name',
+                    ),
+                    type='PackInputs'),
+            ],
+            split='train',
+            type='mmkd_ext.Digits'),
+        known=[
+            5,
+            6,
+            7,
+            8,
+            9,
+        ],
+        subset='labelled',
+        type='mmkd_ext.NovelClassSplit'),
+    drop_last=True,
+    num_workers=0,
+    sampler=dict(shuffle=True, type='DefaultSampler'))
+train_pipeline = [
+    dict(
+        num_views=[
+            2,
+        ],
+        transforms=[
+            [
+                dict(type='NumpyToPIL'),
+                dict(
+                    degrees=15,
+                    interpolation='bilinear',
+                    scale=(
+                        0.9,
+                        1.1,
+                    ),
+                    translate=(
+                        0.125,
+                        0.125,
+                    ),
+                    type='torchvision/RandomAffine'),
+            ],
+        ],
+        type='MultiView'),
+    dict(meta_keys=(
+        'sample_idx',
+        'split_name',
+    ), type='PackInputs'),
+]
+val_cfg = dict()
+val_dataloader = dict(
+    batch_size=512,
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        dataset=dict(
+            pipeline=[
+                dict(
+                    meta_keys=(
+                        'sample_idx',
+                        'split_name',
+                    ),
+                    type='PackInputs'),
+            ],
+            split='test',
+            type='mmkd_ext.Digits'),
+        hide_labels=False,
+        known=[
+            5,
+            6,
+            7,
+            8,
+            9,
+        ],
+        name='test',
+        subset='labelled',
+        type='mmkd_ext.NovelClassSplit'),
+    num_workers=0,
+    sampler=dict(shuffle=False, type='DefaultSampler'))
+val_evaluator = dict(type='Accuracy')
+view = [
+    dict(type='NumpyToPIL'),
+    dict(
+        degrees=15,
+        interpolation='bilinear',
+        scale=(
+            0.9,
+            1.1,
+        ),
+        translate=(
+            0.125,
+            0.125,
+        ),
+        type='torchvision/RandomAffine'),
+]
+visualizer = dict(
+    type='Visualizer', vis_backends=[
+        dict(type='LocalVisBackend'),
+    ])
+work_dir = 'runs/stage_one'
