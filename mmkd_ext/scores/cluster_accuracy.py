@@ -14,7 +14,15 @@ from scipy.optimize import linear_sum_assignment
 
 from mmkd_ext.ops.checks import check_choice
 
-__all__ = ['Contingency', 'adjusted_rand_index', 'cluster_accuracy', 'normalized_mutual_info']
+__all__ = [
+    'UNMATCHED',
+    'Contingency',
+    'adjusted_rand_index',
+    'cluster_accuracy',
+    'contingency_table',
+    'match_clusters',
+    'normalized_mutual_info',
+]
 
 Labels = torch.Tensor | ArrayLike
 
