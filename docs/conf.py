@@ -35,7 +35,8 @@ exclude_patterns = ['_build', 'images']
 root_doc = 'index'
 nitpicky = True
 nitpick_ignore_regex = [
-    (r'py:.*', r'(?!mmkd_ext\.).*'),  # other packages: their inventories are on the network, and the build needs none
+    (r'py:.*', r'(?!mmkd_ext\.)\w+\..*'),  # other packages: their inventories are on the network, the build needs none
+    (r'py:(class|exc)', r'\w+'),  # likewise, as annotations have them
     (r'py:class', r'mmkd_ext\..*\._\w+'),  # private classes and type variables, in signatures
     (r'py:class', r'mmkd_ext\.ops\.precision\.Result'),  # a type variable
 ]
@@ -47,7 +48,7 @@ copybutton_prompt_text = r'>>> |\.\.\. |\$ '
 copybutton_prompt_is_regexp = True
 
 autodoc_default_options = {'members': True, 'show-inheritance': True}
-autodoc_member_order = 'bysource'
+add_module_names = False  # the page has the name
 autodoc_preserve_defaults = True
 autodoc_typehints_format = 'short'
 maximum_signature_line_length = 90
@@ -108,7 +109,7 @@ def _row(package: str, name: str) -> list[str]:
 
 
 # --------------------------------------------------------------------------------------------------
-# References: a docstring names a thing as a user does, from its package or as a config does.
+# References: a docstring names a thing as the code around it does, as an import does, or as a config does.
 
 
 def _home(package: str, name: str) -> str | None:
@@ -135,11 +136,11 @@ def _candidates(name: str) -> list[str]:
 
 def _resolve(app: Any, env: Any, node: Any, content: Any) -> Any:
     """Answer Sphinx, where a reference leads nowhere by itself."""
-    target = node.get('reftarget', '')
-    if node.get('refdomain') != 'py' or not target.startswith('mmkd_ext.'):
+    target, module = node.get('reftarget', ''), node.get('py:module')
+    if node.get('refdomain') != 'py' or not (target.startswith('mmkd_ext.') or module):
         return None
     domain = env.get_domain('py')
-    for name in _candidates(target):
+    for name in _candidates(target if target.startswith('mmkd_ext.') else f'{module}.{target}'):
         found = domain.resolve_xref(env, node['refdoc'], app.builder, 'obj', name, node, content)
         if found is not None:
             return found
