@@ -105,6 +105,7 @@ def _row(package: str, name: str) -> list[str]:
     if home is None:
         return []
     summary = (inspect.getdoc(getattr(importlib.import_module(package), name)) or '').partition('\n')[0]
+    summary = re.sub(r':\w+:`~?([^`]*)`', r'``\1``', summary)  # relative to where it was written
     return [f'   * - :py:obj:`{name} <{home}>`', f'     - {summary}']
 
 

@@ -157,12 +157,12 @@ class NovelHead(BaseModule):
 
     @property
     def mean_objective(self) -> Tensor:
-        """Mean training objective per head since the last reset: (H,), lower is better; NaN when never trained."""
+        """Mean training objective per head since the last reset, (H,); lower is better; NaN when never trained."""
         return self.objective_sum / self.objective_count
 
     @property
     def best_head(self) -> Tensor:
-        """Index of the head with the lowest mean objective: (), int64, on the device; 0 when never trained.
+        """Index of the head with the lowest mean objective, (), int64, on the device; 0 when never trained.
 
         As :func:`mmkd_ext.evaluation.best_head`, a head whose objective is NaN is the last to be taken.
         """
