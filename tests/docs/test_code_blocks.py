@@ -159,7 +159,7 @@ def test_config(block, tmp_path):
 # Command lines. Bash itself expands them; what it would start is written down, and then parsed by
 # the parser of the script.
 
-COMMANDS = ('python', 'bash', 'pip', 'mim', 'mmkd', 'ruff', 'torchrun')
+COMMANDS = ('python', 'bash', 'pip', 'mim', 'mmkd', 'npm', 'ruff', 'sphinx-build')
 END = '\x1e'
 RECORD = 'set -eu; ' + ' '.join(f'{name}() {{ printf "%s\\0" {name} "$@" {END}; }};' for name in COMMANDS)
 STANDS_FOR = {

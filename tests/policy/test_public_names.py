@@ -30,7 +30,8 @@ def registered() -> set[str]:
     for kind in registry.__all__:
         node = getattr(registry, kind)
         node.import_from_location()
-        names |= {f'{kind}: mmkd_ext.{name}' for name in node.module_dict}
+        ours = (name for name, thing in node.module_dict.items() if thing.__module__.startswith('mmkd_ext.'))
+        names |= {f'{kind}: mmkd_ext.{name}' for name in ours}
     return names
 
 
