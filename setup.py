@@ -47,6 +47,7 @@ setup(
         ],
         'seg': ['onedl-mmsegmentation>=1.4.2'],
         'onnx': ['onnx', 'onnxruntime', 'onnxscript'],
-        'tests': ['pytest>=8', 'pytest-xdist', 'ruff==0.17.5', 'safetensors', 'tensorboard'],
+        'tests': ['pytest>=8', 'pytest-xdist', 'ruff==0.17.5', 'safetensors', 'tensorboard', 'nbclient', 'ipykernel'],
+        'docs': ['sphinx>=8', 'myst-parser>=4', 'furo', 'sphinx-copybutton'],
     },
 )

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 __all__ = ['UNREADABLE', 'PictureInput', 'as_rgb', 'read_square', 'read_thumbnail', 'shrink']
 
 PictureInput = str | os.PathLike | np.ndarray | Image.Image
-"""A file, an open image, or pixels: uint8, grey (height, width) or RGB (height, width, 3)."""
+"""A file, an open image, or pixels as uint8, grey (height, width) or RGB (height, width, 3)."""
 
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 """What Pillow raises for a file that is damaged, missing or no image."""

@@ -7,7 +7,7 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 stack="${MMKD_STACK:-onedl}"
 case "$stack" in
-  onedl) extras="onedl,seg,onnx,tests" name=".venv" ;;
+  onedl) extras="onedl,seg,onnx,tests,docs" name=".venv" ;;
   openmmlab) extras="openmmlab,tests" name=".venv-openmmlab" ;;
   *) echo "with_env.sh: expected MMKD_STACK 'onedl' or 'openmmlab' but got '$stack'" >&2 && exit 2 ;;
 esac

@@ -74,6 +74,11 @@ def semi_supervised_kmeans(
         TypeError: If labels are not integers.
         ValueError: If shapes do not fit, a feature is not finite, a class has no sample, or K or a number of runs is
             out of range.
+
+    Example:
+        >>> features = np.array([[0.0], [0.1], [5.0], [5.1]])
+        >>> semi_supervised_kmeans(features, np.array([0, -1, -1, -1]), num_clusters=2).ids_N  # -1: not labelled
+        array([0, 0, 1, 1])
     """
     num_labelled = _check(features_ND, labels_N, num_clusters)
     if min(num_inits, max_iters) < 1:

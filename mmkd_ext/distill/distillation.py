@@ -128,7 +128,7 @@ class Distillation:
         self._factors = {term.name: term.schedule.factor(**self._time) for term in self.terms}
 
     def rehearse(self, student: nn.Module, **call: Any) -> dict[str, Any]:
-        """Compute all terms for one batch without leaving a trace; fills :attr:`shapes`.
+        """Compute all terms for one batch without leaving a trace; fills ``shapes``.
 
         Args:
             student: The model given at construction.

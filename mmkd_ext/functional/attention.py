@@ -42,6 +42,11 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: If there are not four dimensions, the numbers of samples differ, or a value is NaN
             (:func:`check_pair`).
+
+    Example:
+        >>> x = torch.rand(2, 8, 4, 4)
+        >>> attention_transfer(3 * x, x) < 1e-6  # blind to scale
+        tensor(True)
     """
     caller = 'attention_transfer'
     check_dims(caller, 'N C Y X', student=student, teacher=teacher)

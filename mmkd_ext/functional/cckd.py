@@ -73,6 +73,11 @@ def correlation_congruence(
         TypeError: If ``gamma`` is neither a number nor a word.
         ValueError: If a setting is unknown or out of range, the numbers of samples differ, or a value is NaN
             (:func:`check_pair`).
+
+    Example:
+        >>> x = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
+        >>> correlation_congruence(x.flip(1), x) < 1e-6  # blind to rotation
+        tensor(True)
     """
     caller = 'correlation_congruence'
     check_correlation_settings(caller, kernel, gamma, order)

@@ -102,6 +102,11 @@ def intra_category(
 
     Raises:
         ValueError: If shapes do not fit, ``reduction`` is unknown, or a value is NaN (:func:`check_pair`).
+
+    Example:
+        >>> x = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
+        >>> intra_category(x + 1, x, torch.tensor([0, 1, 1])) < 1e-6  # blind to shift
+        tensor(True)
     """
     caller = 'intra_category'
     check_choice(caller, ('sample', 'element', 'official'), reduction=reduction)
@@ -155,6 +160,11 @@ def inter_category(student: Tensor, teacher: Tensor, labels: Tensor, *, reductio
 
     Raises:
         ValueError: If shapes do not fit, ``reduction`` is unknown, or a value is NaN (:func:`check_pair`).
+
+    Example:
+        >>> x = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
+        >>> inter_category(2 * x, x, torch.tensor([0, 1, 1])) < 1e-6  # blind to scale
+        tensor(True)
     """
     caller = 'inter_category'
     check_choice(caller, ('mean', 'official'), reduction=reduction)
@@ -190,6 +200,10 @@ def centre_regulariser(student: Tensor, labels: Tensor) -> Tensor:
 
     Raises:
         ValueError: If shapes do not fit or a value is NaN (:func:`check_pair`).
+
+    Example:
+        >>> centre_regulariser(torch.tensor([[0.0], [2.0], [5.0]]), torch.tensor([0, 0, 1]))  # (1 + 1 + 0) / 3
+        tensor(0.6667)
     """
     caller = 'centre_regulariser'
     check_pair(caller, student, student)

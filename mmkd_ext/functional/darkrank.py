@@ -53,6 +53,11 @@ def hard_dark_rank(
         TypeError: If a setting is not a number.
         ValueError: If a setting is out of range, the numbers of samples differ, or a value is NaN
             (:func:`check_pair`).
+
+    Example:
+        >>> x = torch.tensor([[0.0, 1.0], [0.6, 0.8], [0.8, 0.6], [1.0, 0.0], [-1.0, 0.0]])
+        >>> hard_dark_rank(x, x) < hard_dark_rank(x[[0, 3, 2, 1, 4]], x)  # neighbours in another order
+        tensor(True)
     """
     caller = 'hard_dark_rank'
     check_rank_settings(caller, alpha, beta, permute_len)

@@ -36,6 +36,11 @@ def info_nce(embedding: Tensor, *, temperature: float = 1.0) -> Tensor:
         TypeError: If ``temperature`` is not a number.
         ValueError: If ``embedding`` has another number of dimensions or fewer than two views, or ``temperature`` is out
             of range.
+
+    Example:
+        >>> views = torch.eye(2).expand(2, 2, 2)  # two images, two views, orthogonal: log(1 + 2 / e)
+        >>> info_nce(views)
+        tensor(0.5514)
     """
     images_B = torch.arange(_check('info_nce', embedding, temperature), device=embedding.device)
     return _contrast(embedding, images_B, temperature)
@@ -64,6 +69,11 @@ def supervised_contrastive(embedding: Tensor, labels: Tensor, *, temperature: fl
     Raises:
         TypeError: If ``temperature`` is not a number.
         ValueError: If shapes do not fit, there are fewer than two views, or ``temperature`` is out of range.
+
+    Example:
+        >>> views = torch.eye(2).expand(2, 2, 2)  # two images, two views, orthogonal: log(1 + 2 / e)
+        >>> supervised_contrastive(views, torch.tensor([0, 1]), temperature=1.0)
+        tensor(0.5514)
     """
     batch_size = _check('supervised_contrastive', embedding, temperature)
     if labels.shape != (batch_size,):

@@ -34,6 +34,11 @@ def soft_target(student: Tensor, teacher: Tensor, *, temperature: float) -> Tens
 
     Raises:
         ValueError: If shapes differ, ``temperature`` is not positive, or a value is NaN (:func:`check_pair`).
+
+    Example:
+        >>> x = torch.tensor([[1.0, 2.0, 3.0]])
+        >>> soft_target(x + 5, x, temperature=4.0).abs() < 1e-5  # blind to a shift of all logits
+        tensor(True)
     """
     caller = 'soft_target'
     check_positive(caller, temperature=temperature)

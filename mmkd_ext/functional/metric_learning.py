@@ -286,6 +286,11 @@ def triplet_loss(
         TypeError: If ``margin`` is not a number.
         ValueError: If a setting is out of range or unknown, shapes do not fit, or a value is NaN or infinite (looked at
             on the CPU only).
+
+    Example:
+        >>> x, labels = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 0, 1, 1])
+        >>> triplet_loss(x, labels, mining='all')  # the other class is further away than the margin
+        tensor(0.)
     """
     check_metric_settings('triplet_loss', margin, mining)
     if len(embedding) < 2:
@@ -351,6 +356,11 @@ def contrastive_loss(
         TypeError: If ``margin`` is not a number.
         ValueError: If a setting is out of range or unknown, shapes do not fit, or a value is NaN or infinite (looked at
             on the CPU only).
+
+    Example:
+        >>> x, labels = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 0, 1, 1])
+        >>> contrastive_loss(x, labels, mining='hard')  # the other class is further away than the margin
+        tensor(0.)
     """
     check_metric_settings('contrastive_loss', margin, mining)
     if len(embedding) < 2:

@@ -39,6 +39,11 @@ def prototypical_loss(embedding: Tensor, labels: Tensor, num_shots: int) -> Tens
 
     Raises:
         ValueError: If ``num_shots`` is below 1, or there is not one label per sample.
+
+    Example:
+        >>> x, labels = torch.tensor([[0.0], [1.0], [2.0], [1.0]]), torch.tensor([0, 0, 1, 1])
+        >>> prototypical_loss(x, labels, num_shots=1)  # both queries lie half-way: log 2
+        tensor(0.6931)
     """
     caller = 'prototypical_loss'
     check_dims(caller, 'B D', embedding=embedding)
@@ -75,6 +80,11 @@ def nearest_prototype(support: Tensor, query: Tensor) -> Tensor:
 
     Returns:
         Positions of the classes, shape (..., Q), int64.
+
+    Example:
+        >>> support = torch.tensor([[[0.0], [2.0]], [[10.0], [12.0]]])
+        >>> nearest_prototype(support, torch.tensor([[3.0], [9.0]]))
+        tensor([0, 1])
     """
     return _squared_distances(query, support.mean(dim=-2)).argmin(dim=-1)
 
@@ -106,6 +116,11 @@ def draw_episodes(
 
     Raises:
         ValueError: If there are fewer than W classes, or a class has fewer than S samples.
+
+    Example:
+        >>> labels = np.repeat([0, 1, 2], 4)
+        >>> draw_episodes(labels, num_ways=2, num_samples=3, num_episodes=5, generator=np.random.default_rng(0)).shape
+        (5, 2, 3)
     """
     _, label_N, size_G = np.unique(labels, return_inverse=True, return_counts=True)
     num_small = np.count_nonzero(size_G < num_samples)

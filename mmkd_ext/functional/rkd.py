@@ -166,6 +166,13 @@ def rkd_distance(
         ValueError: If the numbers of samples differ, a setting is out of range, or a value is NaN
             (:func:`check_pair`).
         RuntimeError: In backward with ``create_graph=True``: there is no second derivative.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
+        >>> rkd_distance(2 * x + 1, x) < 1e-6  # blind to shift and scale
+        tensor(True)
+        >>> rkd_distance(torch.zeros(3, 2), x) > 0  # collapsed
+        tensor(True)
     """
     return _loss('rkd_distance', 2, student, teacher, delta, reduction, rows)
 
@@ -214,6 +221,13 @@ def rkd_angle(
         ValueError: If the numbers of samples differ, a setting is out of range, or a value is NaN
             (:func:`check_pair`).
         RuntimeError: In backward with ``create_graph=True``: there is no second derivative.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
+        >>> rkd_angle(2 * x + 1, x) < 1e-6  # blind to shift and scale
+        tensor(True)
+        >>> rkd_angle(torch.zeros(3, 2), x) > 0  # collapsed
+        tensor(True)
     """
     return _loss('rkd_angle', 3, student, teacher, delta, reduction, rows)
 

@@ -34,6 +34,10 @@ def self_distillation(logits: Tensor, *, temperature: float = 0.1, teacher_tempe
     Raises:
         TypeError: If a temperature is not a number.
         ValueError: If there are fewer than two views, or a shape or temperature is out of range.
+
+    Example:
+        >>> self_distillation(torch.zeros(2, 4, 3))  # undecided between three classes: log 3
+        tensor(1.0986)
     """
     check_positive('self_distillation', temperature=temperature, teacher_temperature=teacher_temperature)
     check_dims('self_distillation', 'V B C', logits=logits)
@@ -68,6 +72,10 @@ def mean_entropy_gap(logits: Tensor, *, temperature: float = 0.1) -> Tensor:
     Raises:
         TypeError: If ``temperature`` is not a number.
         ValueError: If the shape or ``temperature`` is out of range.
+
+    Example:
+        >>> mean_entropy_gap(torch.zeros(2, 4, 3)).abs() < 1e-6  # all classes are used alike
+        tensor(True)
     """
     check_positive('mean_entropy_gap', temperature=temperature)
     check_dims('mean_entropy_gap', 'V B C', logits=logits)

@@ -54,6 +54,11 @@ def similarity_preserving(student: Tensor, teacher: Tensor, *, rows: slice | Non
 
     Raises:
         ValueError: If the numbers of samples differ, or a value is NaN (:func:`check_pair`).
+
+    Example:
+        >>> x = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]]) + 1
+        >>> similarity_preserving(2 * x, x) < 1e-6  # blind to scale
+        tensor(True)
     """
     caller = 'similarity_preserving'
     check_pair(caller, student, teacher)

@@ -47,6 +47,11 @@ def distance_potential(gram: Tensor, tuples: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the tuples have another order.
+
+    Example:
+        >>> x = torch.tensor([[-3.0], [0.0], [3.0]], dtype=torch.float64)  # distances 3, 3 and 6
+        >>> distance_potential(x @ x.T, torch.tensor([[0, 1], [0, 2]]))
+        tensor([0.7500, 1.5000], dtype=torch.float64)
     """
     _check_order('distance_potential', tuples, 2)
     num_samples = len(gram)
@@ -68,6 +73,11 @@ def angle_potential(gram: Tensor, tuples: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the tuples have another order.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+        >>> angle_potential(x @ x.T, torch.tensor([[0, 1, 2]]))  # a right angle
+        tensor([0.], dtype=torch.float64)
     """
     _check_order('angle_potential', tuples, 3)
     i, j, k = tuples.T
@@ -86,6 +96,11 @@ def analogy_potential(gram: Tensor, tuples: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the tuples have another order.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
+        >>> analogy_potential(x @ x.T, torch.tensor([[0, 1, 2, 3]]))  # parallel
+        tensor([1.], dtype=torch.float64)
     """
     _check_order('analogy_potential', tuples, 4)
     return _edge_cosine(gram, *tuples.T)
@@ -106,6 +121,11 @@ def simplex_potential(gram: Tensor, tuples: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the tuples have another order.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+        >>> simplex_potential(x @ x.T, torch.tensor([[0, 1, 2]]))  # orthogonal edges
+        tensor([1.], dtype=torch.float64)
     """
     _check_order('simplex_potential', tuples, 3, 4, 5, 6)
     anchor_M1, others_ME = tuples[:, :1], tuples[:, 1:]
@@ -167,6 +187,10 @@ def sample_tuples(num_samples: int, order: int, num_tuples: int, *, generator: t
 
     Raises:
         ValueError: If there are fewer samples than a tuple has, or a number is out of range.
+
+    Example:
+        >>> sample_tuples(5, order=3, num_tuples=4).shape
+        torch.Size([4, 3])
     """
     if not 1 <= order <= num_samples or num_tuples < 0:
         raise ValueError(
@@ -199,6 +223,11 @@ def keep_tuples(ids: Tensor, tuples: Tensor, *, fraction: float, epoch: int) -> 
 
     Raises:
         ValueError: If ``fraction`` is not in [0, 1].
+
+    Example:
+        >>> pairs = torch.combinations(torch.arange(3), 2)
+        >>> keep_tuples(torch.tensor([7, 8, 9]), pairs, fraction=1.0, epoch=0)
+        tensor([True, True, True])
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f'keep_tuples: expected fraction in [0, 1] but got {fraction}; it is a share of the tuples')
@@ -245,6 +274,11 @@ def tuple_relation(
         TypeError: If ``delta`` is not a number.
         ValueError: If the numbers of samples differ, ``tuples`` is not a matrix or of another order than the potential,
             ``delta`` is not positive, or a value is NaN (:func:`check_pair`).
+
+    Example:
+        >>> x = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
+        >>> tuple_relation(2 * x, x, torch.combinations(torch.arange(3), 2), potential=distance_potential) < 1e-6
+        tensor(True)
     """
     caller = 'tuple_relation'
     check_positive(caller, delta=delta)

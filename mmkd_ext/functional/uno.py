@@ -55,6 +55,11 @@ def swapped_prediction(
 
     Raises:
         ValueError: If shapes differ, there is only one view, or a setting is out of range.
+
+    Example:
+        >>> logits = torch.zeros(2, 1, 4, 3)  # two views, one head: log 3
+        >>> swapped_prediction(logits, logits.softmax(-1), num_large=2)
+        tensor([1.0986])
     """
     caller = 'swapped_prediction'
     check_positive(caller, temperature=temperature)
@@ -125,6 +130,10 @@ def sinkhorn_knopp(logits: Tensor, *, epsilon: float = 0.05, num_iters: int = 3,
 
     Raises:
         ValueError: If ``logits`` has fewer than two dimensions, or a setting is out of range.
+
+    Example:
+        >>> sinkhorn_knopp(torch.zeros(4, 2))[0]
+        tensor([0.5000, 0.5000])
     """
     caller = 'sinkhorn_knopp'
     check_positive(caller, epsilon=epsilon)

@@ -158,7 +158,7 @@ class NovelHead(BaseModule):
 
     @property
     def mean_objective(self) -> Tensor:
-        """Mean training objective per head since the last reset: (H,), lower is better; NaN when never trained."""
+        """Mean training objective per head since the last reset, (H,); lower is better; NaN when never trained."""
         return self.objective_sum / self.objective_count
 
     @property

@@ -38,7 +38,7 @@ class Prototypes(nn.Module):
 
     The prototypes are unit vectors by an invariant, not by a reparametrisation, as in UNO (arXiv 2108.08536) and
     Cr-KD (arXiv 2307.09158): the model calls :meth:`normalize_` at the start of each training step, after which the
-    forward is a plain linear map whose leaf is :attr:`weight`. Hence the gradient has a radial part too. Between an
+    forward is a plain linear map whose leaf is ``weight``. Hence the gradient has a radial part too. Between an
     optimizer step and the next :meth:`normalize_` the live rows are not unit; evaluation normalises them on the fly,
     and ``state_dict()`` holds normalised copies. The official code evaluates and saves them as they are.
 
@@ -50,7 +50,7 @@ class Prototypes(nn.Module):
         num_prototypes: N, prototypes of each head.
         num_heads: H, number of independent sets of prototypes; ``None`` for one set without the head
             axis.
-        normalize_at_eval: Whether evaluation uses unit prototypes. ``False`` takes :attr:`weight` as loaded.
+        normalize_at_eval: Whether evaluation uses unit prototypes. ``False`` takes ``weight`` as loaded.
 
     Attributes:
         weight (nn.Parameter): (N, D) or (H, N, D).

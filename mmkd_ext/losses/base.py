@@ -95,10 +95,10 @@ class GatheredLoss(WeightedLoss):
 class RelationLoss(GatheredLoss):
     """A relation between the samples of a batch in two networks, times a weight.
 
-    Subclasses define :meth:`relation`. Arguments and errors are those of :class:`GatheredLoss`.
+    Subclasses define ``relation``. Arguments and errors are those of :class:`GatheredLoss`.
 
     Attributes:
-        row_sharded (bool): Whether :meth:`relation` can compute a part of its rows. With ``gather`` each process then
+        row_sharded (bool): Whether ``relation`` can compute a part of its rows. With ``gather`` each process then
             computes an even part, and the parts are added up; else each computes all of it.
     """
 
@@ -139,7 +139,7 @@ class RelationLoss(GatheredLoss):
 
 
 class LabelledRelationLoss(RelationLoss):
-    """A :class:`RelationLoss` that also needs to know the class of each sample: ``labels`` of :meth:`relation`."""
+    """A :class:`RelationLoss` that also needs to know the class of each sample: ``labels`` of ``relation``."""
 
     # A term passes what the forward of its loss names.
     def forward(self, student: Tensor, teacher: Tensor, *, labels: Tensor) -> Tensor:  # type: ignore[override]

@@ -17,7 +17,7 @@ class MetricLoss(GatheredLoss):
 
     Subclasses define :meth:`compare`.
 
-    Random minings draw by ``seed`` and :attr:`step`, which is saved with the weights: a resumed training draws what an
+    Random minings draw by ``seed`` and ``step``, which is saved with the weights: a resumed training draws what an
     undisturbed one does, and all processes draw alike.
 
     Args:

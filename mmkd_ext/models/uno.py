@@ -41,7 +41,7 @@ class NCDClassifier(MultiViewModel):
     "A Unified Objective for Novel Class Discovery", arXiv 2108.08536, eq. 2 to 6; stage 2). An unlabelled row is one
     with ``gt_label == -1``; known classes are labelled 0..K-1.
 
-    Cr-KD (arXiv 2307.09158) adds one term by ``DistillHook``, which taps :attr:`class_logits` here and in the teacher.
+    Cr-KD (arXiv 2307.09158) adds one term by ``DistillHook``, which taps ``class_logits`` here and in the teacher.
 
     Args:
         backbone: Any backbone, config or module. Its output, after the neck, must be (rows, D); of a tuple the last.

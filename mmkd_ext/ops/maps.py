@@ -24,6 +24,10 @@ def pool_map(x: Tensor) -> Tensor:
 
     Raises:
         ValueError: ``x`` has another number of dimensions.
+
+    Example:
+        >>> pool_map(torch.ones(2, 8, 4, 4)).shape
+        torch.Size([2, 8])
     """
     if x.ndim == 2:
         return x
@@ -49,6 +53,11 @@ def sample_tokens(
 
     Raises:
         ValueError: A tensor is no map, the numbers of images differ, or ``num_tokens`` is not positive.
+
+    Example:
+        >>> student, teacher = torch.rand(2, 8, 4, 4), torch.rand(2, 32, 8, 8)
+        >>> [tuple(x.shape) for x in sample_tokens(student, teacher, 5, torch.Generator())]
+        [(10, 8), (10, 32)]
     """
     student, teacher = _on_one_grid('sample_tokens', student, teacher, num_tokens=num_tokens)
     num_images, num_positions = len(student), student.shape[2] * student.shape[3]

@@ -13,7 +13,7 @@ __all__ = ['ClassUniformBatchSampler', 'GroupUniformBatchSampler', 'SuperclassUn
 
 
 class GroupUniformBatchSampler(PlannedBatchSampler):
-    """Base of CUR and SUR; a subclass decides on the groups and hands them to :meth:`_set_groups`.
+    """Base of CUR and SUR; a subclass decides on the groups and hands them to ``_set_groups``.
 
     Args:
         sampler: see :class:`~mmkd_ext.samplers.planned.PlannedBatchSampler`.

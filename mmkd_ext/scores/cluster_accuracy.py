@@ -136,6 +136,10 @@ def cluster_accuracy(
         TypeError: If labels are not integers.
         ValueError: If shapes differ, there are no samples, a label or ``num_known`` is negative, or ``protocol`` is
             unknown.
+
+    Example:
+        >>> cluster_accuracy([0, 0, 1, 1], [1, 1, 1, 0], num_known=1)  # one of four is wrong
+        {'all': 0.75, 'known': 1.0, 'novel': 0.5}
     """
     return Contingency(y_true, y_pred, caller='cluster_accuracy').accuracy(num_known=num_known, protocol=protocol)
 
@@ -155,6 +159,10 @@ def normalized_mutual_info(y_true: Labels, y_pred: Labels) -> float:
     Raises:
         TypeError: If labels are not integers.
         ValueError: If shapes differ, there are no samples, or a label is negative.
+
+    Example:
+        >>> normalized_mutual_info([0, 0, 1, 1], [0, 1, 0, 1])  # clusters say nothing about classes
+        0.0
     """
     return Contingency(y_true, y_pred, caller='normalized_mutual_info').normalized_mutual_info()
 
@@ -177,6 +185,10 @@ def adjusted_rand_index(y_true: Labels, y_pred: Labels) -> float:
     Raises:
         TypeError: If labels are not integers.
         ValueError: If shapes differ, there are no samples, or a label is negative.
+
+    Example:
+        >>> adjusted_rand_index([0, 0, 1, 1], [1, 1, 0, 0])  # names of clusters do not matter
+        1.0
     """
     return Contingency(y_true, y_pred, caller='adjusted_rand_index').adjusted_rand_index()
 

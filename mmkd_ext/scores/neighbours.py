@@ -60,6 +60,12 @@ def nearest_neighbours(queries: Tensor, gallery: Tensor | None = None, k: int = 
 
     Raises:
         ValueError: If shapes do not fit, ``k`` is below 1, or a value is NaN or infinite.
+
+    Example:
+        >>> nearest_neighbours(torch.tensor([[0.0], [1.0], [5.0]]), k=1)  # of each other
+        tensor([[1],
+                [0],
+                [1]])
     """
     blocks = [index_BK for _, index_BK in neighbour_blocks(queries, gallery, k)]
     return torch.cat(blocks) if blocks else torch.empty(len(queries), 0, dtype=torch.long, device=queries.device)

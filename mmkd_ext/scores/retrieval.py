@@ -84,6 +84,11 @@ def retrieval_scores(
     Raises:
         TypeError: See :func:`recall_at_k`.
         ValueError: See there.
+
+    Example:
+        >>> x, labels = torch.tensor([[0.0], [0.1], [5.0], [5.1]]), torch.tensor([0, 0, 1, 1])
+        >>> retrieval_scores(x, labels, ks=(1,))['recall@1']
+        1.0
     """
     _check(embeddings, labels, ks, gallery, gallery_labels)
     relevant_Q = _count_relevant(labels, gallery_labels)

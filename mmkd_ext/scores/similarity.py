@@ -38,6 +38,11 @@ def linear_cka(x: Tensor, y: Tensor, *, debiased: bool = False) -> Tensor:
 
     Raises:
         ValueError: The numbers of samples differ, a value is NaN (:func:`check_pair`), or there are too few samples.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
+        >>> linear_cka(2 * x.flip(1) + 1, x).round(decimals=6)  # blind to rotation, shift and scale
+        tensor(1.)
     """
     check_pair('linear_cka', x, y)
     if debiased and len(x) < 4:
@@ -69,6 +74,10 @@ def collapse(x: Tensor) -> Tensor:
     Returns:
         Scalar without gradient in [0, 1]; 0 for centred features, 1 for equal ones, also when all are 0, and 1 for a
         single sample.
+
+    Example:
+        >>> collapse(torch.ones(4, 2))  # all samples are equal
+        tensor(1.)
     """
     with torch.no_grad():
         x_ND = x.flatten(1)

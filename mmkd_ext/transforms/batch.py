@@ -68,7 +68,7 @@ class BatchTransform:
         return images_BCHW.index_copy(0, rows, self.transform(images_BCHW[rows], draws.select(chosen)))
 
     def transform(self, images_BCHW: Tensor, draws: BatchDraws) -> Tensor:
-        """Change all images; arguments as in :meth:`__call__`."""
+        """Change all images; arguments as in ``__call__``."""
         raise NotImplementedError(f'{type(self).__name__}: expected its own transform(); define it')
 
 

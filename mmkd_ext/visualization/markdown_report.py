@@ -336,7 +336,7 @@ def write_report(
         discovery: What was discovered.
         split: Split whose clusters the report is about.
         metrics: Results of ``NovelClassMetric``.
-        settings: What the numbers belong to (:func:`run_settings`).
+        settings: What the numbers belong to (``run_settings``).
         history: Points of the training curves.
         images_per_class: Images per row of the gallery.
         read_image: Gives the pixels of a sample.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PACKAGE, TESTS = ROOT / 'mmkd_ext', ROOT / 'tests'
-FREE = {'policy', 'integration', 'distributed', 'golden', 'oracles'}
+FREE = {'docs', 'policy', 'integration', 'distributed', 'golden', 'oracles'}
 
 
 def test_every_room_has_its_tests():

@@ -32,7 +32,7 @@ PALETTE = (
 """Ten categorical colours that stay distinct under the common colour deficiencies (after Paul Tol, "muted")."""
 
 SMALL, BODY, TITLE = 7.0, 8.0, 10.0
-"""Type sizes in points: annotations, axis and tick labels, titles."""
+"""Type sizes in points, of annotations, of axis and tick labels, and of titles."""
 
 DPI = 200
 
@@ -64,7 +64,7 @@ styled = matplotlib.rc_context(
         'axes.formatter.use_mathtext': True,
     }
 )
-"""Decorator of every figure function: the shared settings hold while the figure is drawn, and nowhere else."""
+"""Decorator of every figure function; the shared settings hold while the figure is drawn, and nowhere else."""
 
 
 def new_figure(width: float, height: float) -> Figure:

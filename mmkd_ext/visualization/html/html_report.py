@@ -134,7 +134,7 @@ def line_chart(
 # The parts that never change: numbers, charts and tables.
 
 DOUBTFUL = 0.5
-"""Below this confidence an image is called doubtful: its class is less likely than all others together."""
+"""Below this confidence an image is called doubtful; its class is less likely than all others together."""
 
 _VISIBLE = {code: 0x2400 + code for code in range(32)} | {127: 0x2421}
 """Control characters, such as a line break in a file name -> their visible signs."""

@@ -15,6 +15,7 @@ const count = (number, noun) => `${number.toLocaleString('en')} ${noun}${number 
 
 /** Text with visible signs in place of line breaks and other control characters. */
 function visible(text) {
+  // eslint-disable-next-line no-control-regex -- control characters are what it looks for
   return text.replace(/[\u0000-\u001f\u007f]/g, (sign) =>
     sign === '\u007f' ? '\u2421' : String.fromCharCode(0x2400 + sign.charCodeAt(0)),
   );
