@@ -5,6 +5,7 @@ the child's ``locations`` on first use, so neither ``custom_imports`` nor a host
 """
 
 try:
+    from mmengine.config.utils import MODULE2PACKAGE
     from mmengine.registry import DATA_SAMPLERS as ROOT_DATA_SAMPLERS
     from mmengine.registry import DATASETS as ROOT_DATASETS
     from mmengine.registry import FUNCTIONS as ROOT_FUNCTIONS
@@ -26,6 +27,11 @@ except ModuleNotFoundError as error:
 __all__ = ['DATASETS', 'DATA_SAMPLERS', 'FUNCTIONS', 'HOOKS', 'METRICS', 'MODELS', 'OPTIM_WRAPPERS', 'TRANSFORMS']
 
 _SCOPE = 'mmkd_ext'
+
+# ``mmkd_ext::<path>`` in ``_base_`` and ``get_config``: mmengine knows the projects of OpenMMLab only. It looks for a
+# distribution of the name that stands here, then for a module, beside which it takes ``.mim``. This module, not the
+# distribution: of an editable install mmengine 0.10.7 takes the distribution to lie in site-packages.
+MODULE2PACKAGE.setdefault(_SCOPE, __name__)
 
 MODELS = Registry(
     'model',

@@ -14,7 +14,7 @@ __all__ = ['SyncBatchNormHook']
 class SyncBatchNormHook(Hook):
     """Puts :class:`mmkd_ext.models.SyncBatchNorm` in the place of every batch norm of the model before the run.
 
-    ``tools/train.py`` adds this hook where the config has ``sync_bn``, which torch supports on GPUs only, and processes
+    ``mmkd train`` adds this hook where the config has ``sync_bn``, which torch supports on GPUs only, and processes
     work on CPUs. Checkpoints have the same keys.
     """
 

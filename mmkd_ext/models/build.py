@@ -1,7 +1,8 @@
-"""Builds a model from a config of any OpenMMLab project, and loads its weights with a report."""
+"""Finds and reads configs of any OpenMMLab project, builds their models, and loads weights with a report."""
 
+import difflib
 import importlib.util
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,22 @@ from torch import nn
 from mmkd_ext.checkpoint import load_checkpoint_safely
 from mmkd_ext.registry import MODELS
 
-__all__ = ['LoadReport', 'build_model_from_config', 'load_weights', 'part_of', 'read_config', 'surplus_entries']
+__all__ = [
+    'LoadReport',
+    'build_model_from_config',
+    'dicts_in',
+    'find_config',
+    'is_published',
+    'load_weights',
+    'part_of',
+    'read_config',
+    'shown_config',
+    'surplus_entries',
+]
+
+_OWN = 'mmkd_ext'
+SHIPPED = Path(__file__).parents[1] / '.mim' / 'configs'
+"""The configs of this package: a folder of the wheel, a link in a checkout."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +49,7 @@ def build_model_from_config(config: str | Path) -> nn.Module:
     """Build ``model`` of a config file as the Runner would: under its ``default_scope``, with its data preprocessor.
 
     Args:
-        config: Path of a config file, or ``'<package>::<path>'`` for one that an installed package ships.
+        config: What :func:`find_config` takes: a path, ``'<package>::<path>'``, or the name of one of ours.
 
     Raises:
         FileNotFoundError: There is no such config.
@@ -54,30 +70,93 @@ def build_model_from_config(config: str | Path) -> nn.Module:
 def read_config(config: str | Path) -> Config:
     """Read a config file, or one that an installed package ships.
 
-    mmengine's own look-up of the latter runs ``pip install`` for a package that it does not find.
+    ``_base_ = 'mmkd_ext::...'`` in it means the text of that config, as if it lay beside: mmengine would look for all
+    types of such a base in the scope ``mmkd_ext`` alone, where those of the host projects are not.
 
     Args:
-        config: A path, or ``'<package>::<path>'``.
+        config: What :func:`find_config` takes.
 
     Raises:
         FileNotFoundError: There is no such config.
         ModuleNotFoundError: The package is not installed.
     """
+    cfg = Config.fromfile(find_config(config))
+    if f'{_OWN}::' in cfg.text:
+        for node in dicts_in(cfg._cfg_dict):
+            if node.get('_scope_') == _OWN:
+                del node['_scope_']
+    return cfg
+
+
+def find_config(config: str | Path) -> Path:
+    """Return the file of a config.
+
+    mmengine's own look-up of what packages ship runs ``pip install`` for a package that it does not find.
+
+    Args:
+        config: A path; ``'<package>::<path>'`` for what an installed package ships; or, where there is no such file, a
+            path below the configs of this package or the name of one of them, such as ``'crkd_convnet_80e_digits'``.
+
+    Raises:
+        FileNotFoundError: There is no such config; near misses are listed.
+        ModuleNotFoundError: The package is not installed.
+    """
     package, is_shipped, path = str(config).partition('::')
     if not is_shipped:
-        return Config.fromfile(config)
+        return Path(config) if Path(config).is_file() else _find_own(str(config), str(config))
+    if package == _OWN:
+        return _find_own(path, str(config))
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(
-            f'read_config: expected the package {package!r} of {config!r} but it is not installed; '
+            f'config: expected the package {package!r} of {config!r} but it is not installed; '
             'install it, or give the path of a config file',
             name=package,
         )
-    folder = Path(spec.submodule_search_locations[0], '.mim', 'configs')
-    file = folder / (path if path.endswith('.py') else f'{path}.py')
+    file = Path(spec.submodule_search_locations[0], '.mim', 'configs', path if path.endswith('.py') else f'{path}.py')
     if not file.is_file():
-        raise FileNotFoundError(f'read_config: expected the config {config!r} at {file} but found none')
-    return Config.fromfile(file)
+        raise FileNotFoundError(f'config: expected the config {config!r} at {file} but found none')
+    return file
+
+
+def is_published(config: str | Path) -> bool:
+    """Whether another package ships this config, so that its weights are to be downloaded and not to be trained."""
+    package, is_shipped, _ = str(config).partition('::')
+    return bool(is_shipped) and package != _OWN
+
+
+def shown_config(path: str | Path) -> str:
+    """Return a config as one would type it: relative to here, or ``'mmkd_ext::<path>'`` for one of this package."""
+    file, here = Path(path).resolve(), Path.cwd().resolve()
+    if file.is_relative_to(here):
+        return str(file.relative_to(here))
+    return f'{_OWN}::{file.relative_to(SHIPPED.resolve())}' if file.is_relative_to(SHIPPED.resolve()) else str(file)
+
+
+def _find_own(path: str, given: str) -> Path:
+    """A config of this package by its path below ``configs`` or by its name alone."""
+    wanted = path.removeprefix('configs/').removesuffix('.py') + '.py'
+    own = {str(file.relative_to(SHIPPED)): file for file in sorted(SHIPPED.glob('*/**/*.py'))}
+    names = {file.name: file for file in own.values() if '_base_' not in file.parts}
+    found = own.get(wanted) or names.get(wanted)
+    if found is None:
+        close = difflib.get_close_matches(Path(wanted).name, names, n=3, cutoff=0.5)
+        near = [f'{names[name].parent.name}/{name}' for name in close]
+        raise FileNotFoundError(
+            f'config: expected a config file, or the name of one that {_OWN} ships, but got {given!r}; '
+            + (f'did you mean {" or ".join(near)}?' if near else f'these are in {SHIPPED}')
+        )
+    return found
+
+
+def dicts_in(node: Any) -> Iterator[dict]:
+    """Yield ``node`` if it is a dict, and every dict inside, in dicts, lists and tuples of any depth."""
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            yield from dicts_in(child)
 
 
 def load_weights(model: nn.Module, path: str | Path, caller: str = 'model') -> LoadReport:

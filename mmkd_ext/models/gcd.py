@@ -28,7 +28,7 @@ class GCD(MultiViewModel):
 
     "Generalized Category Discovery", Vaze et al., CVPR 2022, arXiv 2201.02609. The contrast knows nothing of the number
     of classes, so the features serve to estimate it, too: tap ``embedding``, in evaluation mode, and hand it to
-    :func:`mmkd_ext.functional.estimate_num_classes` (``tools/estimate_num_classes.py`` does that).
+    :func:`mmkd_ext.functional.estimate_num_classes` (``mmkd num-classes`` does that).
 
     With ``cluster_head``, :class:`mmkd_ext.hooks.ClusterHook` runs semi-supervised k-means over the training images and
     leaves the centres in the head; then this model predicts as :class:`mmkd_ext.models.NCDClassifier` does.

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from mmkd_ext.distill import FrozenTeacher, InputAdapter, Normalization
-from mmkd_ext.models.build import build_model_from_config, load_weights
+from mmkd_ext.models.build import build_model_from_config, is_published, load_weights, shown_config
 from mmkd_ext.registry import MODELS
 
 __all__ = ['Teacher', 'build_teacher', 'build_zoo_model', 'check_teacher_spec', 'weights_command']
@@ -175,7 +175,7 @@ def _load(model: nn.Module, checkpoint: str | Path | None, caller: str) -> str:
 
 def _name(source: str, description: Any) -> str:
     if source == 'config':
-        return str(description)
+        return shown_config(description)
     if source == 'model':
         kind = description['type']
         return kind if isinstance(kind, str) else kind.__name__
@@ -185,11 +185,11 @@ def _name(source: str, description: Any) -> str:
 def _how_to_get(source: str, spec: Mapping[str, Any], caller: str) -> str:
     checkpoint = str(spec['checkpoint'])
     message = f'{caller}: expected a checkpoint at {checkpoint} but found no file'
-    if source == 'config' and '::' in str(spec['config']):
+    if source == 'config' and is_published(spec['config']):
         return f'{message}; download the weights that the project publishes for {spec["config"]}'
     if source == 'config':
         work_dir = str(Path(checkpoint).parent)
-        command = shlex.join(['python', 'tools/train.py', str(spec['config']), '--work-dir', work_dir])
+        command = shlex.join(['mmkd', 'train', shown_config(spec['config']), '--work-dir', work_dir])
         return f'{message}; train it with `{command}`, or add --with-teacher to the command of this run'
     command = weights_command(source, spec[source], checkpoint) if source in _ZOOS else None
     return f'{message}; get the published weights with `{command}`' if command else message

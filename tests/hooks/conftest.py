@@ -1,4 +1,4 @@
-"""Hooks are tested in runs, as tools/train.py makes them; ``case`` of tests/conftest.py builds the runners."""
+"""Hooks are tested in runs, as mmkd train makes them; ``case`` of tests/conftest.py builds the runners."""
 
 import pytest
 from mmengine.runner import CheckpointLoader

@@ -222,7 +222,7 @@ def test_agreement_between_other_classes(checkpoint):
 
 def test_missing_checkpoint_prints_the_command_that_makes_it():
     hook = DistillHook({'config': 'configs/a b.py', 'checkpoint': 'work_dirs/stage_1/epoch_9.pth'}, TERMS)
-    command = "`python tools/train.py 'configs/a b.py' --work-dir work_dirs/stage_1`, or add --with-teacher"
+    command = "`mmkd train 'configs/a b.py' --work-dir work_dirs/stage_1`, or add --with-teacher"
     with pytest.raises(FileNotFoundError, match=r'checkpoint .*work_dirs/stage_1/epoch_9\.pth') as caught:
         set_up(Net(), hook)
     assert command in str(caught.value)

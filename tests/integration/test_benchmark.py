@@ -1,4 +1,4 @@
-"""tools/benchmark.py on tiny sizes: that it runs, which paths it names, what it writes. No time is compared."""
+"""benchmarks/benchmark.py on tiny sizes: that it runs, which paths it names, what it writes. No time is compared."""
 
 import json
 import math

@@ -14,12 +14,11 @@ from mmengine.hub import get_config
 from mmengine.registry import DATA_SAMPLERS
 from mmengine.runner import Runner
 
-import train
+from mmkd_ext.cli.train import find_stages, replace_everywhere, train
 from mmkd_ext.datasets import CIFAR10, CIFAR100
 from mmkd_ext.datasets.omniglot import ALPHABETS
-from mmkd_ext.models.build import build_model_from_config
+from mmkd_ext.models.build import build_model_from_config, dicts_in
 from official_layouts import WRITERS
-from stages import dicts_in, find_stages, replace_everywhere
 
 pytestmark = pytest.mark.usefixtures('one_thread', 'folder')
 
@@ -181,7 +180,7 @@ def test_trains(name):
 def test_a_published_teacher_is_asked_for_and_never_trained(option, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r'checkpoints/resnet34\S+ .*download'):
-        train.main([str(CONFIGS / 'kd/kd_resnet18_8xb32_in1k.py'), *option])
+        train([str(CONFIGS / 'kd/kd_resnet18_8xb32_in1k.py'), *option])
 
 
 def test_configs_of_mmseg_are_run_by_their_own_test():

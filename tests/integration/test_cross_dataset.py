@@ -1,10 +1,12 @@
-"""tools/cross_dataset.py: models that others trained, on data sets that they have not seen."""
+"""reproduce/cross_dataset.py: models that others trained, on data sets that they have not seen."""
 
 import json
 
 import pytest
 import torch
 from matplotlib.image import imread
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 import cross_dataset
 from mmkd_ext.models.build import build_model_from_config
@@ -67,8 +69,8 @@ def test_number_of_a_cell(arguments, tmp_path):
     found = json.loads((tmp_path / 'out' / 'metrics.json').read_text())['student']['train']
     model = build_model_from_config(tmp_path / 'b.py').eval()
     model.load_state_dict(torch.load(tmp_path / 'b.pth', weights_only=True)['state_dict'])
-    dataset = cross_dataset.Config.fromfile(tmp_path / 'a.py').test_dataloader.dataset
-    cross_dataset.init_default_scope('mmpretrain')
+    dataset = Config.fromfile(tmp_path / 'a.py').test_dataloader.dataset
+    init_default_scope('mmpretrain')
     from mmengine.registry import DATASETS
 
     items = list(DATASETS.build(dataset))

@@ -1,4 +1,4 @@
-"""tools/reproduce.py: how it goes on in pieces, and what it reports."""
+"""reproduce/reproduce.py: how it goes on in pieces, and what it reports."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The tables of tools/reproduce.py: what they say, and what becomes of their configs."""
+"""The tables of reproduce/reproduce.py: what they say, and what becomes of their configs."""
 
 import json
 from pathlib import Path

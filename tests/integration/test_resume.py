@@ -45,7 +45,7 @@ default_hooks = dict(
 
 
 class Run:
-    """tools/train.py in a forked process, which need not import everything anew."""
+    """``mmkd train`` in a forked process, which need not import everything anew."""
 
     def __init__(self, folder, config, *options, **environment):
         context = multiprocessing.get_context('fork')
@@ -79,7 +79,7 @@ def _train(arguments, environment, place, log):
     torch.set_num_threads(1)
     from mmengine.runner import ValLoop
 
-    import train
+    from mmkd_ext.cli.train import train
     from mmkd_ext.engine.checkpoint_files import AtomicLocalBackend
     from mmkd_ext.visualization import markdown_report as report
 
@@ -87,7 +87,7 @@ def _train(arguments, environment, place, log):
     report.history_figure = lambda *args: None
     _announce(ValLoop, 'run', place, PLACES.index('validation'))
     _announce(AtomicLocalBackend, 'put', place, PLACES.index('checkpoint'))
-    train.main(arguments)
+    train(arguments)
 
 
 def _announce(owner, name, place, number):

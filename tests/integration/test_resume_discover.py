@@ -25,7 +25,7 @@ RESULTS = ('num_classes.json', 'num_novel.json', 'assignments.csv', 'report.html
 
 
 class Run:
-    """tools/discover.py --resume in a forked process, which need not import everything anew."""
+    """``mmkd discover --resume`` in a forked process, which need not import everything anew."""
 
     def __init__(self, photos, out):
         context = multiprocessing.get_context('fork')
@@ -60,13 +60,13 @@ def _discover(photos, out, place, log):
     os.environ['CUDA_VISIBLE_DEVICES'] = ''
     sys.stdout = sys.stderr = log.open('a', buffering=1)
     torch.set_num_threads(1)
-    import discover
+    from mmkd_ext.cli.discover import discover
     from mmkd_ext.discover import steps
 
     _announce(steps.Steps, '_scan', place)
     _announce(steps, 'estimate_num_classes', place)
     _announce(steps.Steps, '_report', place)
-    discover.main([str(photos / 'known'), str(photos / 'all'), '--out', str(out), '--epochs', '2', '--resume'])
+    discover([str(photos / 'known'), str(photos / 'all'), '--out', str(out), '--epochs', '2', '--resume'])
 
 
 def _announce(owner, name, place):

@@ -1,4 +1,4 @@
-"""tools/run_seeds.py: where metrics come from, and what the table says."""
+"""reproduce/run_seeds.py: where metrics come from, and what the table says."""
 
 import json
 import sys

@@ -15,8 +15,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import distributed
 
-import startup
 from mmkd_ext.checkpoint import load_checkpoint_safely
+from mmkd_ext.cli import prepare
 
 ROOT = Path(__file__).parents[2]
 LOSSES = ('loss_cluster', 'loss_crkd')
@@ -72,7 +72,7 @@ def train_one_of_two(rank, folder, cfg):
         'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2, timeout=timedelta(seconds=60)
     )
     cfg.launcher = 'pytorch'
-    startup.prepare(cfg, cfg.launcher)
+    prepare(cfg, cfg.launcher)
     torch.save(train(cfg), folder / f'{rank}.pth')
     distributed.destroy_process_group()
 

@@ -129,7 +129,7 @@ def test_another_number_of_channels():
 @pytest.mark.parametrize(
     ('spec', 'message'),
     [
-        ({'config': 'c.py', 'checkpoint': 'w/a.pth'}, '`python tools/train.py c.py --work-dir w`, or add --with-teac'),
+        ({'config': 'c.py', 'checkpoint': 'w/a.pth'}, '`mmkd train c.py --work-dir w`, or add --with-teac'),
         (
             {'config': 'mmpretrain::a.py', 'checkpoint': 'w/a.pth'},
             '; download the weights that the project publishes for mm',

@@ -1,6 +1,6 @@
 """Novel class discovery exactly as published code computes it: one problem at a time, plain, without any safeguard.
 
-The oracle of the batched forms in :mod:`mmkd_ext.functional` and the yardstick of ``tools/benchmark.py``. Written from
+The oracle of the batched forms in :mod:`mmkd_ext.functional` and the yardstick of ``benchmark.py``. Written from
 the formulas of UNO and Cr-KD, with the order of operations of their code, and checked against that code's outputs in
 ``tests/integration/test_published_forms.py``.
 

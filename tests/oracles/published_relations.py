@@ -1,6 +1,6 @@
 """Relation losses exactly as their papers and first implementations write them: plain, slow, without any safeguard.
 
-The oracle of the fast forms in :mod:`mmkd_ext.functional` and the yardstick of ``tools/benchmark.py``. Written from the
+The oracle of the fast forms in :mod:`mmkd_ext.functional` and the yardstick of ``benchmark.py``. Written from the
 formulas, with the order of operations and the tensors of the published code named in each docstring, and checked
 against that code's outputs in ``tests/integration/test_published_forms.py``.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-import train
+from mmkd_ext.cli import train
 from reproduce_log import PIECES, is_finished
 from reproduce_recipe import Run
 

@@ -1,8 +1,9 @@
 """Measure everything that is meant to be fast: losses, discovery, a training step, the data path of discovery.
 
-    OMP_NUM_THREADS=1 python tools/benchmark.py --out docs/results/performance.json --plot docs/images/performance.png
-    python tools/benchmark.py losses step --device cuda
-    python tools/benchmark.py --sizes tiny
+    OMP_NUM_THREADS=1 python benchmarks/benchmark.py --out docs/results/performance.json \
+        --plot docs/images/performance.png
+    python benchmarks/benchmark.py losses step --device cuda
+    python benchmarks/benchmark.py --sizes tiny
 
 Every function of the package and the published form of it (``tests/oracles``) run in turn in one process, and what is
 printed is the ratio of their medians: CPU time, or wall-clock time on a GPU; memory is the peak of a fresh process, or

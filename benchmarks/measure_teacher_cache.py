@@ -1,7 +1,7 @@
 """Measure what a teacher cache saves: CPU time of a step with and without it, disk space, rounding by batch size.
 
-    python tools/measure_teacher_cache.py digits --num-batches 20
-    python tools/measure_teacher_cache.py resnet34 --batch-size 32
+    python benchmarks/measure_teacher_cache.py digits --num-batches 20
+    python benchmarks/measure_teacher_cache.py resnet34 --batch-size 32
 
 Random images and weights, one thread, milliseconds per batch: forward, backward and update of the student, forward of
 the teacher, and the same features from a cache in a temporary folder while it is filled and when it is full.

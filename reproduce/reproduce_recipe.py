@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from mmengine.config import Config
 
-from stages import dicts_in, find_stages, replace_everywhere
+from mmkd_ext.cli.train import find_stages, replace_everywhere
+from mmkd_ext.models.build import dicts_in
 from tables import Row, Table
 
 CONFIGS = Path(__file__).parents[1] / 'configs'

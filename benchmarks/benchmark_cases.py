@@ -1,4 +1,4 @@
-"""What ``tools/benchmark.py`` compares: each function of the package with the published form, on the same inputs.
+"""What ``benchmark.py`` compares: each function of the package with the published form, on the same inputs.
 
 Published forms are ours, written plainly from the formulas: ``tests/oracles``, where they are checked too.
 """

@@ -1,6 +1,6 @@
 """Recall@K of several models on several data sets: what a model that was trained on one keeps on the others.
 
-    python tools/cross_dataset.py \
+    python reproduce/cross_dataset.py \
         --model pretrained configs/metric_learning/metric_learning_resnet50_40e_cars.py none neck \
         --model teacher configs/metric_learning/metric_learning_resnet50_40e_cars.py \
             work_dirs/metric_learning_resnet50_40e_cars/epoch_40.pth \
@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import torch
 from matplotlib.image import imsave
-from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
@@ -29,7 +28,7 @@ from torch import nn
 from mmkd_ext.checkpoint import register_safe_loader
 from mmkd_ext.distill import Recorder
 from mmkd_ext.evaluation import RetrievalMetric
-from mmkd_ext.models.build import build_model_from_config, load_weights
+from mmkd_ext.models.build import build_model_from_config, load_weights, read_config
 from mmkd_ext.visualization import grouped_bars_figure
 from mmkd_ext.visualization.figures import style
 
@@ -90,7 +89,7 @@ def evaluate(model: nn.Module, tap: str | None, data: str, topk: Sequence[int]) 
         data: Config file.
         topk: The values of K.
     """
-    cfg = Config.fromfile(data)
+    cfg = read_config(data)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     loader = Runner.build_dataloader(cfg.test_dataloader, seed=0)
     metric = RetrievalMetric(topk)

@@ -1,8 +1,8 @@
 """Run the configs of a published table, stages first, and put our numbers beside the published ones.
 
-    python tools/reproduce.py ncd-cifar100-50 --seeds 0 --bf16 --channels-last --compile
-    python tools/reproduce.py kd-resnet56-resnet20 --epochs 60 --stage-epochs 60 --seeds 0 --jobs 6 --minutes 10
-    python tools/reproduce.py kd-resnet56-resnet20 --smoke
+    python reproduce/reproduce.py ncd-cifar100-50 --seeds 0 --bf16 --channels-last --compile
+    python reproduce/reproduce.py kd-resnet56-resnet20 --epochs 60 --stage-epochs 60 --seeds 0 --jobs 6 --minutes 10
+    python reproduce/reproduce.py kd-resnet56-resnet20 --smoke
 
 The report, ``<table>.json``, ``.md`` and ``.png`` in ``--out``, is written after every call. With ``--minutes`` a call
 stops in time, with a checkpoint of every run, and exits with code 75; the same command goes on, also where ``--out``

@@ -1,4 +1,4 @@
-"""tools/num_classes.py and tools/estimate_num_classes.py: from a representation to the number in a config."""
+"""``mmkd num-classes``: from a representation to the number in a config."""
 
 import json
 from pathlib import Path
@@ -8,13 +8,19 @@ import pytest
 import torch
 from mmengine.config import Config
 
-import estimate_num_classes
-import num_classes
+from mmkd_ext.cli import num_classes
+from mmkd_ext.cli.train import find_stages
 from mmkd_ext.clustering.num_classes import NumClasses
 from mmkd_ext.models.build import build_model_from_config
-from stages import find_stages
 
-pytestmark = pytest.mark.usefixtures('one_thread')
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 AUTO = CONFIGS / 'gcd/gcd-crkd-auto_convnet_80e_digits-ncd.py'
@@ -101,7 +107,7 @@ def test_errors(auto, tmp_path):
 
 def test_the_tool_writes_numbers_and_a_picture(checkpoint, tmp_path, capsys):
     out = tmp_path / 'out'
-    estimate_num_classes.main(
+    num_classes.num_classes(
         [str(REPRESENTATION), str(checkpoint), '--max-classes', '8', '--max-samples', '150', '--out', str(out)]
     )
     content = json.loads((out / 'num_classes.json').read_text())

@@ -1,4 +1,4 @@
-"""How ``tools/benchmark.py`` measures: calls in turn in one process for time, a fresh process per call for memory."""
+"""How ``benchmark.py`` measures: calls in turn in one process for time, a fresh process per call for memory."""
 
 import ctypes
 import gc

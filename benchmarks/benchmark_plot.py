@@ -1,4 +1,4 @@
-"""The picture of ``tools/benchmark.py``: time of every loss over the batch size, on logarithmic axes."""
+"""The picture of ``benchmark.py``: time of every loss over the batch size, on logarithmic axes."""
 
 from pathlib import Path
 

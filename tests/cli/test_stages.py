@@ -1,9 +1,9 @@
-"""tools/stages.py: what a recipe needs trained first."""
+"""Stages of ``mmkd train``: what a recipe needs trained first."""
 
 import pytest
 from mmengine.config import Config
 
-import stages
+from mmkd_ext.cli import train as stages
 
 
 @pytest.fixture

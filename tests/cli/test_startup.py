@@ -1,4 +1,4 @@
-"""tools/startup.py: several processes on a machine without a GPU."""
+"""What every command does first: several processes on a machine without a GPU."""
 
 import warnings
 
@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 
-import startup
+from mmkd_ext.cli import prepare
 
 
 @pytest.fixture(autouse=True)
@@ -22,13 +22,13 @@ def _restore(monkeypatch):
 
 
 def test_threads_of_the_config():
-    startup.prepare(Config(dict(cpu_threads=1)), 'none')
+    prepare(Config(dict(cpu_threads=1)), 'none')
     assert torch.get_num_threads() == 1
 
 
 def test_one_process_needs_no_group():
     cfg = Config(dict(sync_bn='torch'))
-    startup.prepare(cfg, 'none')
+    prepare(cfg, 'none')
     assert cfg.sync_bn == 'torch'
     assert not torch.distributed.is_initialized()
 
@@ -37,12 +37,12 @@ def test_cpu_processes_use_gloo_and_a_wrapper_without_devices(monkeypatch, tmp_p
     started = []
     monkeypatch.setattr(torch.distributed, 'init_process_group', started.append)
     cfg = Config(dict(env_cfg=dict(dist_cfg=dict(backend='nccl')), sync_bn='torch', find_unused_parameters=True))
-    startup.prepare(cfg, 'pytorch')
+    prepare(cfg, 'pytorch')
     assert started == ['gloo']
     assert cfg.env_cfg.dist_cfg.backend == 'gloo'
     assert 'sync_bn' not in cfg
     assert cfg.custom_hooks == [{'type': 'mmkd_ext.SyncBatchNormHook'}]
-    startup.prepare(cfg, 'pytorch')
+    prepare(cfg, 'pytorch')
     assert len(cfg.custom_hooks) == 1
     assert cfg.model_wrapper_cfg.device_ids is None
     assert cfg.model_wrapper_cfg.find_unused_parameters is True
@@ -52,9 +52,9 @@ def test_cpu_processes_use_gloo_and_a_wrapper_without_devices(monkeypatch, tmp_p
 @pytest.mark.parametrize('launcher', ['slurm', 'mpi'])
 def test_other_launchers_need_a_gpu(launcher):
     with pytest.raises(ValueError, match=rf'"pytorch" .*got \'{launcher}\''):
-        startup.prepare(Config({}), launcher)
+        prepare(Config({}), launcher)
 
 
 def test_local_checkpoints_are_loaded_safely():
-    startup.prepare(Config({}), 'none')
+    prepare(Config({}), 'none')
     assert 'safe' in CheckpointLoader._get_checkpoint_loader('some/file.pth').__name__

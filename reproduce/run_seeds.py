@@ -1,6 +1,6 @@
 """Run recipes, stages included, over several seeds and print mean and standard error of their final metrics.
 
-    python tools/run_seeds.py configs/uno/uno_convnet_80e_digits.py configs/crkd/crkd_convnet_80e_digits.py \
+    python reproduce/run_seeds.py configs/uno/uno_convnet_80e_digits.py configs/crkd/crkd_convnet_80e_digits.py \
         --seeds 0 1 2 --metrics unlabelled_train/novel_acc test/v2_all
 
 With ``--baselines`` every recipe is also compared, seed by seed, with some of the others. Finished runs are kept: the
@@ -16,11 +16,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from mmengine.config import Config
 from scipy.stats import sem
 
-import train
+from mmkd_ext.cli.train import train
 from mmkd_ext.io import read_scalars
+from mmkd_ext.models.build import read_config
 
 Runs = dict[int, dict[str, float]]
 
@@ -47,7 +47,7 @@ def final_metrics(config: str, seed: int) -> dict[str, float]:
         RuntimeError: The training failed, or ended without a validation after its last epoch or iteration.
     """
     work_dir = Path('work_dirs', f'{Path(config).stem}-seed{seed}')
-    loop = Config.fromfile(config).train_cfg
+    loop = read_config(config).train_cfg
     end = loop.get('max_epochs') or loop['max_iters']
     metrics = read_metrics(work_dir, end)
     if metrics is None:
@@ -75,7 +75,7 @@ def train_in_child(config: str, seed: int) -> None:
     Raises:
         RuntimeError: The training failed; its traceback is on stderr.
     """
-    scope = Config.fromfile(config).get('default_scope')
+    scope = read_config(config).get('default_scope')
     if scope not in (None, 'mmengine'):
         importlib.import_module(f'{scope}.models')
     child = multiprocessing.get_context('fork').Process(target=_train, args=(config, seed))
@@ -88,7 +88,7 @@ def train_in_child(config: str, seed: int) -> None:
 def _train(config: str, seed: int) -> None:
     stdout = 1
     os.dup2(os.open(os.devnull, os.O_WRONLY), stdout)
-    train.main([config, '--with-teacher', '--resume', '--seed', str(seed)])
+    train([config, '--with-teacher', '--resume', '--seed', str(seed)])
 
 
 def table(results: dict[str, Runs], metrics: list[str], baselines: list[str]) -> str:

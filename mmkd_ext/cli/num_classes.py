@@ -1,30 +1,36 @@
-"""The number of novel classes where a config says ``num_classes='auto'``.
+"""``mmkd num-classes``, and the number of novel classes where a config says ``num_classes='auto'``.
 
     num_classes_from = dict(config=..., checkpoint=...)   # a representation, usually mmkd_ext.GCD: trained first
     model = dict(novel_head=dict(type='mmkd_ext.NovelHead', num_classes='auto', ...))
 
-tools/train.py writes the number into the config before anything is built, so the dumped config, resuming and
+``mmkd train`` writes the number into the config before anything is built, so the dumped config, resuming and
 evaluation see a number; it also lies in ``num_classes.json`` in the work dir.
 """
 
+import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.image import imsave
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from mmkd_ext.cli import CONFIG_HELP, command, config_argument, prepare
 from mmkd_ext.clustering.num_classes import CurvePoint, estimate_num_classes
 from mmkd_ext.distill import FrozenTeacher
 from mmkd_ext.engine.dataset_features import features_of_dataset, test_pipeline, with_pipeline
-from mmkd_ext.models.build import build_model_from_config, load_weights
+from mmkd_ext.models.build import build_model_from_config, dicts_in, load_weights, read_config
 from mmkd_ext.samplers.planned import labels_of
-from stages import dicts_in
+from mmkd_ext.visualization import num_classes_figure
+from mmkd_ext.visualization.figures import style
+
+__all__ = ['fill_num_classes', 'num_classes', 'read_num_novel', 'resolve_num_classes', 'training_features']
 
 FILE = 'num_classes.json'
 
@@ -41,7 +47,7 @@ def training_features(config: str, checkpoint: str, tap: str = 'embedding') -> t
         (N, D) float32, None in all processes but the main one; and the labels that training sees, (N,), -1 for none.
     """
     caller = 'num_classes_from'
-    cfg = Config.fromfile(config)
+    cfg = read_config(config)
     model = build_model_from_config(config)
     load_weights(model, checkpoint, caller)
     model.to('cuda' if torch.cuda.is_available() else 'cpu')
@@ -80,7 +86,7 @@ def resolve_num_classes(cfg: Config, progress: Callable[[CurvePoint], None] = pr
     if 'num_classes_from' not in cfg:
         raise KeyError(
             f"{cfg.filename}: expected num_classes_from=dict(config=..., checkpoint=...) for num_classes='auto' but "
-            'found none; name a representation, as configs/gcd/gcd-crkd-auto_convnet_80e_digits-ncd.py does'
+            'found none; name a representation, as mmkd_ext::gcd/gcd-crkd-auto_convnet_80e_digits-ncd.py does'
         )
     if cfg.get('launcher', 'none') != 'none' and not is_distributed():
         init_dist(cfg.launcher, **cfg.get('env_cfg', {}).get('dist_cfg', {}))
@@ -132,3 +138,56 @@ def _estimate(cfg: Config, progress: Callable[[CurvePoint], None]) -> int | None
     (folder / FILE).write_text(json.dumps(found.to_dict(), indent=1))
     print(f'\n{found.num_known} known and {found.num_novel} novel classes\n', flush=True)
     return found.num_novel
+
+
+# --------------------------------------------------------------------------------------------------
+# mmkd num-classes
+
+_DESCRIPTION = """Estimate the number of classes from the features of a trained model.
+
+    mmkd num-classes gcd/gcd_convnet_80e_digits.py work_dirs/gcd_convnet_80e_digits/epoch_80.pth
+
+Features of a network that learnt the labelled classes alone do not tell the others apart: use a representation that has
+seen the unlabelled images, as those of configs/gcd. Prints a table; num_classes.json and num_classes.png go to --out.
+"""
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line, or ``arguments`` in its place."""
+    parser = command('num-classes', _DESCRIPTION)
+    parser.add_argument(
+        'config', type=config_argument, help=f'its model, its training images and their labels; {CONFIG_HELP}'
+    )
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--tap', default='embedding', help='module whose output is the feature')
+    parser.add_argument('--max-classes', type=int, help='largest number tried; default: 4 times the known ones + 20')
+    parser.add_argument('--max-samples', type=int, default=5000, help='of more images, a random part is looked at')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--out', help='folder of the results; default: that of the checkpoint')
+    return parser.parse_args(arguments)
+
+
+def num_classes(arguments: Sequence[str] | None = None) -> None:
+    """Run ``mmkd num-classes``."""
+    args = parse_args(arguments)
+    prepare(read_config(args.config), 'none')
+    features, labels = training_features(args.config, args.checkpoint, args.tap)
+    found = estimate_num_classes(
+        features,
+        labels,
+        max_classes=args.max_classes,
+        max_samples=args.max_samples,
+        seed=args.seed,
+        progress=print_point,
+    )
+    out = Path(args.out or Path(args.checkpoint).parent)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / FILE).write_text(json.dumps(found.to_dict(), indent=1))
+    imsave(out / 'num_classes.png', style.to_array(num_classes_figure(found)), dpi=style.DPI)
+    by_accuracy = 'no opinion (fewer than two known classes)' if found.by_accuracy is None else found.by_accuracy
+    print(
+        f'\n{found.estimate} classes: {found.num_known} known, {found.num_novel} novel\n'
+        f'  labelled accuracy alone: {by_accuracy}; within two standard errors: {list(found.admissible)}\n'
+        f'  silhouette alone: {found.by_silhouette}\n'
+        f'  {out / FILE}, {out / "num_classes.png"}'
+    )

@@ -1,7 +1,7 @@
 """Measure what sampling costs: the plan of an epoch, and the clusters of SUR.
 
-    OMP_NUM_THREADS=1 python tools/measure_samplers.py plan
-    OMP_NUM_THREADS=1 python tools/measure_samplers.py kmeans 50000 512 100
+    OMP_NUM_THREADS=1 python benchmarks/measure_samplers.py plan
+    OMP_NUM_THREADS=1 python benchmarks/measure_samplers.py kmeans 50000 512 100
 
 ``plan``: 1.2 million samples of 1000 classes, balanced and with sizes that fall geometrically to one; seconds to the
 first batch, microseconds for each, peak of memory. ``kmeans``: CPU seconds of both algorithms on N unit features of D

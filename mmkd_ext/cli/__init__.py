@@ -1,11 +1,40 @@
-"""What train.py and test.py do before they build a Runner."""
+"""The commands ``mmkd train``, ``test``, ``discover``, ... as functions, and what they share.
 
+Each is ``function(arguments=None)``, where ``arguments`` is a list of words in place of the command line's.
+:mod:`mmkd_ext.__main__` lists them; the scripts in ``tools/`` call the same functions.
+"""
+
+import argparse
 import warnings
 
 import torch
 from mmengine.config import Config
 
 from mmkd_ext.checkpoint import register_safe_loader
+from mmkd_ext.models.build import find_config
+
+__all__ = ['CONFIG_HELP', 'command', 'config_argument', 'prepare']
+
+CONFIG_HELP = 'config file, or the name of a config of this package, with or without its folder'
+
+
+def command(name: str, description: str) -> argparse.ArgumentParser:
+    """Return the parser of ``mmkd <name>``."""
+    return argparse.ArgumentParser(
+        prog=f'mmkd {name}', description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def config_argument(text: str) -> str:
+    """Return the path of the config that a word of the command line names.
+
+    Raises:
+        argparse.ArgumentTypeError: There is none.
+    """
+    try:
+        return str(find_config(text))
+    except (FileNotFoundError, ModuleNotFoundError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def prepare(cfg: Config, launcher: str) -> None:
@@ -34,7 +63,7 @@ def _prepare_cpu_processes(cfg: Config, launcher: str) -> None:
     if launcher != 'pytorch':
         raise ValueError(
             f'--launcher: expected "pytorch" on a machine without a GPU but got {launcher!r}; '
-            'start CPU processes with tools/dist_train.sh or tools/dist_test.sh'
+            'start CPU processes with torchrun -m mmkd_ext ... --launcher pytorch'
         )
     cfg.setdefault('env_cfg', {}).dist_cfg = dict(backend='gloo')
     if cfg.pop('sync_bn', None):
