@@ -1,4 +1,8 @@
-"""Packaging: dependencies and extras. Tool settings live in pyproject.toml."""
+"""Packaging: dependencies, extras, data. Tool settings live in pyproject.toml.
+
+``mmkd_ext/.mim`` holds links to ``configs``, ``tools`` and ``model-index.yml``, so that mmengine and mim find them in a
+checkout; wheel and sdist get the files themselves.
+"""
 
 from pathlib import Path
 
@@ -23,7 +27,20 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['mmkd_ext', 'mmkd_ext.*']),
-    package_data={'mmkd_ext.ops': ['*.c'], 'mmkd_ext.visualization.html': ['page/*']},
+    package_data={
+        'mmkd_ext': [
+            'py.typed',
+            '.mim/model-index.yml',
+            '.mim/configs/**/*',
+            '.mim/tools/*.py',
+            '.mim/tools/*.sh',
+        ],
+        'mmkd_ext.ops': ['*.c'],
+        'mmkd_ext.visualization.html': ['page/*'],
+    },
+    exclude_package_data={'mmkd_ext': ['.mim/tools/with_env.sh', '*.py[cod]']},  # that script sets up a checkout
+    entry_points={'console_scripts': ['mmkd = mmkd_ext.__main__:main']},
+    zip_safe=False,
     # Nothing named mm*: pip must never overwrite the OpenMMLab packages of an existing environment.
     install_requires=[
         'torch>=2.6',

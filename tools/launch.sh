@@ -23,6 +23,7 @@ else
 fi
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-export PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}"
+# In a checkout that is not installed the package lies beside this folder.
+[[ ! -d "$here/../mmkd_ext" ]] || export PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}"
 exec "${PYTHON:-python}" -m torch.distributed.run "--nnodes=$nodes" "--nproc-per-node=$processes" "${options[@]}" \
   "$script" "${@:3}"

@@ -12,7 +12,8 @@ gpus_per_node="${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}"
 read -r -a srun_args <<<"${SRUN_ARGS:-}"
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-export PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}"
+# In a checkout that is not installed the package lies beside this folder.
+[[ ! -d "$here/../mmkd_ext" ]] || export PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}"
 exec srun --partition="$partition" --job-name="$job_name" --gres="gpu:$gpus_per_node" \
   --ntasks="$gpus" --ntasks-per-node="$gpus_per_node" --cpus-per-task="${CPUS_PER_TASK:-5}" \
   --kill-on-bad-exit=1 ${srun_args[@]+"${srun_args[@]}"} \

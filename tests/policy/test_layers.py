@@ -1,4 +1,4 @@
-"""Imports point one way: ops <- functional, scores, clustering <- shells <- models, hooks <- discover <- cli <- __main__."""
+"""Imports point one way: ops <- functional, scores, clustering <- shells <- models, hooks <- discover <- cli."""
 
 import ast
 from pathlib import Path
