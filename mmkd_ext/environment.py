@@ -5,8 +5,8 @@ from importlib import metadata
 from packaging.requirements import Requirement
 
 INSTALL_HINT = (
-    'install one OpenMMLab stack from the clone: `pip install -e ".[onedl]"` (maintained forks, the default) '
-    'or `pip install -e ".[openmmlab]"` (the originals)'
+    'install one OpenMMLab stack: `pip install "mmkd_ext[onedl]"` (maintained forks, the default) or '
+    '`pip install "mmkd_ext[openmmlab]"` (the originals), with ".[onedl]" and ".[openmmlab]" from a clone'
 )
 
 

@@ -3,7 +3,7 @@ import torch
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from mmkd_ext.models.build import build_model_from_config, load_weights
+from mmkd_ext.models.build import build_model_from_config, find_config, load_weights, read_config, shown_config
 
 CONFIG = """
 default_scope = '{scope}'
@@ -40,6 +40,51 @@ def test_builds_from_a_config_inside_a_package():
 def test_missing_config(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'nothing\.py'):
         build_model_from_config(tmp_path / 'nothing.py')
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'crkd_convnet_80e_digits',
+        'crkd_convnet_80e_digits.py',
+        'crkd/crkd_convnet_80e_digits.py',
+        'configs/crkd/crkd_convnet_80e_digits.py',
+        'mmkd_ext::crkd/crkd_convnet_80e_digits.py',
+        'mmkd_ext::crkd_convnet_80e_digits',
+    ],
+)
+def test_configs_of_the_package_are_found_in_any_folder(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    found = find_config(name)
+    assert found.name == 'crkd_convnet_80e_digits.py'
+    assert read_config(name).train_cfg.max_epochs == 80
+    assert shown_config(found) == 'mmkd_ext::crkd/crkd_convnet_80e_digits.py'
+
+
+def test_a_file_goes_before_a_config_of_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'crkd_convnet_80e_digits.py').write_text('a = 1')
+    assert read_config('crkd_convnet_80e_digits.py').a == 1
+    assert shown_config(find_config('crkd_convnet_80e_digits.py')) == 'crkd_convnet_80e_digits.py'
+
+
+def test_near_misses_of_a_config_are_named():
+    with pytest.raises(
+        FileNotFoundError, match=r"got 'crkd/crkd_digits'; did you mean crkd/crkd_convnet_80e_digits\.py"
+    ):
+        find_config('crkd/crkd_digits')
+    with pytest.raises(FileNotFoundError, match=r'these are in .*configs'):
+        find_config('../qqq.py')
+
+
+def test_a_base_of_the_package_keeps_the_types_of_the_host_project(tmp_path):
+    (tmp_path / 'mine.py').write_text(
+        "_base_ = 'mmkd_ext::kd/kd_convnet-small_100e_digits-200.py'\nrandomness = dict(seed=3)\n"
+    )
+    cfg = read_config(tmp_path / 'mine.py')
+    assert cfg.randomness.seed == 3
+    assert type(build_model_from_config(tmp_path / 'mine.py')).__name__ == 'ImageClassifier'
+    assert '_scope_' not in cfg.model
 
 
 def test_config_without_a_model(tmp_path):
