@@ -38,7 +38,7 @@ def _model(path: Path, collection: str) -> dict[str, Any]:
         'In Collection': collection,
         'Config': f'configs/{path.parent.name}/{path.name}',
         'Metadata': {'Training Data': path.stem.removesuffix('_on-device').rpartition('_')[2]},
-        **({'Paper': {'URL': paper[0]}} if paper else {}),
+        **({'Paper': paper[0]} if paper else {}),
     }
 
 
