@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / 'tests' / 'oracles'))
 
 import published_discovery
 import published_relations
-from mmkd_ext import functional
+from mmkd_ext import functional, scores
 from mmkd_ext.ops.angle import angle_path
 
 __all__ = ['DISCOVERY', 'LOSSES', 'build_call', 'path_of', 'published_bytes']
@@ -124,7 +124,7 @@ def _cluster_scores(side: int, generator: torch.Generator, _: torch.device, rows
     heads = [np.where(keep, true, pred) for pred in found]
 
     def ours(true: np.ndarray, pred: np.ndarray) -> None:
-        counted = functional.Contingency(true, pred)
+        counted = scores.Contingency(true, pred)
         counted.accuracy(), counted.normalized_mutual_info(), counted.adjusted_rand_index()
 
     scores = (published_discovery.cluster_scores, ours)[side]
@@ -134,7 +134,7 @@ def _cluster_scores(side: int, generator: torch.Generator, _: torch.device, rows
 def _recall(side: int, generator: torch.Generator, device: torch.device, rows: int, classes: int) -> Call:
     labels = torch.randint(0, classes, (rows,), generator=generator).to(device)
     embeddings = torch.randn(rows, _RECALL_DIMS, generator=generator).to(device)
-    recall = (published_relations.recall_at_k, functional.recall_at_k)[side]
+    recall = (published_relations.recall_at_k, scores.recall_at_k)[side]
     return partial(recall, embeddings, labels)
 
 
