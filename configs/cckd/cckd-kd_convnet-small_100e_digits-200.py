@@ -1,6 +1,6 @@
 """CCKD (ICCV 2019, https://arxiv.org/abs/1904.01802), with KD: 200 labelled digits, a small network learns from a large one.
 
-    python tools/train.py configs/cckd/cckd-kd_convnet-small_100e_digits-200.py --with-teacher
+    mmkd train configs/cckd/cckd-kd_convnet-small_100e_digits-200.py --with-teacher
 
 Cost: 4 s of training on one CPU core, after 4 s for the teacher.
 Result: top-1 85.0 ± 0.4, five seeds; student alone 83.0 ± 0.6.

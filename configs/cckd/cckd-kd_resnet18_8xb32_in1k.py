@@ -1,7 +1,7 @@
 """CCKD (ICCV 2019, https://arxiv.org/abs/1904.01802), with KD: ImageNet, ResNet-18 learns from ResNet-34.
 
     bash tools/dist_train.sh configs/cckd/cckd-kd_resnet18_8xb32_in1k.py 8
-    python tools/train.py configs/cckd/cckd-kd_resnet18_8xb32_in1k.py
+    mmkd train configs/cckd/cckd-kd_resnet18_8xb32_in1k.py
 
 The teacher is a download:
 https://mmassets.onedl.ai/mmclassification/v0/resnet/resnet34_8xb32_in1k_20210831-f257d4e6.pth

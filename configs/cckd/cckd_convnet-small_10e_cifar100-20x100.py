@@ -1,6 +1,6 @@
 """CCKD (ICCV 2019, https://arxiv.org/abs/1904.01802): 20 classes of CIFAR-100, a small network learns from a large one.
 
-    python tools/train.py configs/cckd/cckd_convnet-small_10e_cifar100-20x100.py --with-teacher
+    mmkd train configs/cckd/cckd_convnet-small_10e_cifar100-20x100.py --with-teacher
 
 Cost: 6 s of training on one CPU core, after 6 s for the teacher.
 Result: top-1 34.6 ± 0.3, five seeds; student alone 30.9 ± 0.3.

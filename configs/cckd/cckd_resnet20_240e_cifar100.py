@@ -1,6 +1,6 @@
 """CCKD (ICCV 2019, https://arxiv.org/abs/1904.01802): CIFAR-100, ResNet-20 learns from ResNet-56.
 
-    python tools/train.py configs/cckd/cckd_resnet20_240e_cifar100.py --with-teacher
+    mmkd train configs/cckd/cckd_resnet20_240e_cifar100.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here.

@@ -1,6 +1,6 @@
 """Cr-KD (ICCV 2023, https://arxiv.org/abs/2307.09158), stage 2 of 2: CIFAR-10, 5 known and 5 novel classes.
 
-    python tools/train.py configs/crkd/crkd_resnet18_500e_cifar10.py --with-teacher
+    mmkd train configs/crkd/crkd_resnet18_500e_cifar10.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here.

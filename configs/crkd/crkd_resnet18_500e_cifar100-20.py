@@ -1,6 +1,6 @@
 """Cr-KD (ICCV 2023, https://arxiv.org/abs/2307.09158), stage 2 of 2: CIFAR-100, 80 known and 20 novel classes.
 
-    python tools/train.py configs/crkd/crkd_resnet18_500e_cifar100-20.py --with-teacher
+    mmkd train configs/crkd/crkd_resnet18_500e_cifar100-20.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here; published novel accuracy 91.2.

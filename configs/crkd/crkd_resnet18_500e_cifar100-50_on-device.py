@@ -1,6 +1,6 @@
 """Cr-KD (ICCV 2023), stage 2 of 2: CIFAR-100, 50 known and 50 novel classes, views made on the device.
 
-    python tools/train.py configs/crkd/crkd_resnet18_500e_cifar100-50_on-device.py --with-teacher
+    mmkd train configs/crkd/crkd_resnet18_500e_cifar100-50_on-device.py --with-teacher
 
 Cost: one GPU; not measured. Views and data set: docs/data_path.md.
 Result: not run here; published novel accuracy 65.3.

@@ -1,6 +1,6 @@
 """Cr-KD (ICCV 2023, https://arxiv.org/abs/2307.09158), stage 2 of 2: FGVC-Aircraft, 50 known and 50 novel classes.
 
-    python tools/train.py configs/crkd/crkd_vit-b16-dino_100e_aircraft.py --with-teacher
+    mmkd train configs/crkd/crkd_vit-b16-dino_100e_aircraft.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here; published novel accuracy 55.8.

@@ -1,6 +1,6 @@
 """Cr-KD (ICCV 2023, https://arxiv.org/abs/2307.09158), stage 2 of 2: Stanford Cars, 98 known and 98 novel classes.
 
-    python tools/train.py configs/crkd/crkd_vit-b16-dino_100e_cars.py --with-teacher
+    mmkd train configs/crkd/crkd_vit-b16-dino_100e_cars.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here; published novel accuracy 53.5.

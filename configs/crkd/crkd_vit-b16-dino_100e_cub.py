@@ -1,6 +1,6 @@
 """Cr-KD (ICCV 2023, https://arxiv.org/abs/2307.09158), stage 2 of 2: CUB-200-2011, 100 known and 100 novel classes.
 
-    python tools/train.py configs/crkd/crkd_vit-b16-dino_100e_cub.py --with-teacher
+    mmkd train configs/crkd/crkd_vit-b16-dino_100e_cub.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here; published novel accuracy 65.7.

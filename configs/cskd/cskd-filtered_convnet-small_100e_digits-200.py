@@ -1,6 +1,6 @@
 """CSKD (ECCV 2020, https://github.com/xeanzheng/CSKD), both terms on features, centres of correctly classified samples: 200 labelled digits, a small network learns from a large one.
 
-    python tools/train.py configs/cskd/cskd-filtered_convnet-small_100e_digits-200.py --with-teacher
+    mmkd train configs/cskd/cskd-filtered_convnet-small_100e_digits-200.py --with-teacher
 
 Cost: 8 s of CPU time on a busy machine, where the student alone takes 5 s.
 Result: top-1 84.8 ± 1.1, five seeds; student alone 83.0 ± 0.6.

@@ -1,6 +1,6 @@
 """CSKD (ECCV 2020, https://github.com/xeanzheng/CSKD), with KD: 20 classes of CIFAR-100, a small network learns from a large one.
 
-    python tools/train.py configs/cskd/cskd-kd_convnet-small_10e_cifar100-20x100.py --with-teacher
+    mmkd train configs/cskd/cskd-kd_convnet-small_10e_cifar100-20x100.py --with-teacher
 
 Cost: 5 s of training on one CPU core, after 6 s for the teacher.
 Result: top-1 34.1 ± 0.7, five seeds; student alone 30.9 ± 0.3.

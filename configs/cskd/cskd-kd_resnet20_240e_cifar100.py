@@ -1,6 +1,6 @@
 """CSKD (ECCV 2020, https://github.com/xeanzheng/CSKD), with KD: CIFAR-100, ResNet-20 learns from ResNet-56.
 
-    python tools/train.py configs/cskd/cskd-kd_resnet20_240e_cifar100.py --with-teacher
+    mmkd train configs/cskd/cskd-kd_resnet20_240e_cifar100.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here.

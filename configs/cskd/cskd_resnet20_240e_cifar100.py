@@ -1,6 +1,6 @@
 """CSKD (ECCV 2020, https://github.com/xeanzheng/CSKD): CIFAR-100, ResNet-20 learns from ResNet-56.
 
-    python tools/train.py configs/cskd/cskd_resnet20_240e_cifar100.py --with-teacher
+    mmkd train configs/cskd/cskd_resnet20_240e_cifar100.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here.

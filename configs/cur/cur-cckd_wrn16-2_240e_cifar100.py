@@ -1,6 +1,6 @@
 """CCKD (ICCV 2019, https://arxiv.org/abs/1904.01802) with CUR: CIFAR-100, WRN-16-2 learns from WRN-40-2.
 
-    python tools/train.py configs/cur/cur-cckd_wrn16-2_240e_cifar100.py --with-teacher
+    mmkd train configs/cur/cur-cckd_wrn16-2_240e_cifar100.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here.

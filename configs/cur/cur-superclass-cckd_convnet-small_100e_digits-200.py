@@ -1,6 +1,6 @@
 """CCKD (ICCV 2019, https://arxiv.org/abs/1904.01802) with SUR: 200 digits, batches of 5 superclasses with 10 images.
 
-    python tools/train.py configs/cur/cur-superclass-cckd_convnet-small_100e_digits-200.py --with-teacher
+    mmkd train configs/cur/cur-superclass-cckd_convnet-small_100e_digits-200.py --with-teacher
 
 Cost: one CPU core, 20 seconds after the teacher.
 Result: test accuracy 84.5 ± 0.3 %, five seeds; 83.8 ± 0.4 % with uniform batches.

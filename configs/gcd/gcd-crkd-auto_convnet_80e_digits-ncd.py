@@ -1,6 +1,6 @@
 """Cr-KD (ICCV 2023, https://arxiv.org/abs/2307.09158) with an estimated number of classes: digits, known 5-9.
 
-    python tools/train.py configs/gcd/gcd-crkd-auto_convnet_80e_digits-ncd.py --with-teacher
+    mmkd train configs/gcd/gcd-crkd-auto_convnet_80e_digits-ncd.py --with-teacher
 
 Cost: two minutes on one CPU core: stage one, representation, estimate and discovery.
 Result: 5 novel classes estimated (true: 5) and novel accuracy 97.88 +- 0.54, 3 seeds (docs/results/gcd.md).

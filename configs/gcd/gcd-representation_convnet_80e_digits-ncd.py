@@ -1,8 +1,8 @@
 """GCD's representation alone (CVPR 2022, https://arxiv.org/abs/2201.02609), to estimate the number of classes from.
 
-    python tools/train.py configs/gcd/gcd-representation_convnet_80e_digits-ncd.py
+    mmkd train configs/gcd/gcd-representation_convnet_80e_digits-ncd.py
 
-Digits, all images of the known 5-9 labelled. The estimate: tools/estimate_num_classes.py with this config and its
+Digits, all images of the known 5-9 labelled. The estimate: mmkd num-classes with this config and its
 checkpoint; gcd-crkd-auto_convnet_80e_digits-ncd.py does both by itself.
 
 Cost: 40 seconds on one CPU core.

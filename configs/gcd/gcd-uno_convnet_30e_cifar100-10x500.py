@@ -1,6 +1,6 @@
 """UNO (ICCV 2021, https://arxiv.org/abs/2108.08536) for GCD: ten classes of CIFAR-100, 0-4 known and half labelled.
 
-    python tools/train.py configs/gcd/gcd-uno_convnet_30e_cifar100-10x500.py --with-teacher
+    mmkd train configs/gcd/gcd-uno_convnet_30e_cifar100-10x500.py --with-teacher
 
 Cost: about two minutes on one CPU core, stage one included, in bfloat16.
 Result: all-class accuracy 39.24 +- 0.25 on unlabelled training images, 5 seeds (docs/results/gcd.md).

@@ -1,6 +1,6 @@
 """UNO (ICCV 2021, https://arxiv.org/abs/2108.08536) for GCD: digits, known 5-9 half of them labelled, novel 0-4.
 
-    python tools/train.py configs/gcd/gcd-uno_convnet_80e_digits.py --with-teacher
+    mmkd train configs/gcd/gcd-uno_convnet_80e_digits.py --with-teacher
 
 Cost: about a minute on one CPU core, stage one included.
 Result: all-class accuracy 96.18 +- 0.19 on unlabelled training images, 5 seeds (docs/results/gcd.md).

@@ -1,6 +1,6 @@
 """GCD (CVPR 2022, https://arxiv.org/abs/2201.02609): ten classes of CIFAR-100, 0-4 known and half labelled.
 
-    python tools/train.py configs/gcd/gcd_convnet_30e_cifar100-10x500.py
+    mmkd train configs/gcd/gcd_convnet_30e_cifar100-10x500.py
 
 Cost: about 70 seconds on one CPU core, in bfloat16.
 Result: all-class accuracy 30.96 +- 0.61 on unlabelled training images, 5 seeds (docs/results/gcd.md).

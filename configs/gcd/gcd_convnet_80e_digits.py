@@ -1,6 +1,6 @@
 """GCD (CVPR 2022, https://arxiv.org/abs/2201.02609): digits, known 5-9 half of them labelled, novel 0-4.
 
-    python tools/train.py configs/gcd/gcd_convnet_80e_digits.py
+    mmkd train configs/gcd/gcd_convnet_80e_digits.py
 
 Cost: 40 seconds on one CPU core.
 Result: all-class accuracy 93.41 +- 0.28 on unlabelled training images, 5 seeds (docs/results/gcd.md).

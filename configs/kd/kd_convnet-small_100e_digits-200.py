@@ -1,6 +1,6 @@
 """KD (2015, https://arxiv.org/abs/1503.02531): 200 labelled digits, a small network learns from a large one.
 
-    python tools/train.py configs/kd/kd_convnet-small_100e_digits-200.py --with-teacher
+    mmkd train configs/kd/kd_convnet-small_100e_digits-200.py --with-teacher
 
 Cost: 4 s of training on one CPU core, after 4 s for the teacher.
 Result: top-1 84.8 ± 0.7, five seeds; student alone 83.0 ± 0.6.

@@ -1,6 +1,6 @@
 """KD (2015, https://arxiv.org/abs/1503.02531): 20 classes of CIFAR-100, a small network learns from a large one.
 
-    python tools/train.py configs/kd/kd_convnet-small_10e_cifar100-20x100.py --with-teacher
+    mmkd train configs/kd/kd_convnet-small_10e_cifar100-20x100.py --with-teacher
 
 Cost: 5 s of training on one CPU core, after 6 s for the teacher.
 Result: top-1 34.5 ± 0.2, five seeds; student alone 30.9 ± 0.3.

@@ -1,6 +1,6 @@
 """KD (2015, https://arxiv.org/abs/1503.02531): CIFAR-100, ResNet-20 learns from ResNet-56.
 
-    python tools/train.py configs/kd/kd_resnet20_240e_cifar100.py --with-teacher
+    mmkd train configs/kd/kd_resnet20_240e_cifar100.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here; RepDistiller reports top-1 70.66 for this pair.

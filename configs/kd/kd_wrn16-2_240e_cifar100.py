@@ -1,6 +1,6 @@
 """KD (2015, https://arxiv.org/abs/1503.02531): CIFAR-100, WRN-16-2 learns from WRN-40-2.
 
-    python tools/train.py configs/kd/kd_wrn16-2_240e_cifar100.py --with-teacher
+    mmkd train configs/kd/kd_wrn16-2_240e_cifar100.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here; RepDistiller reports top-1 74.92 for this pair.

@@ -1,6 +1,6 @@
 """Attention transfer (ICLR 2017, https://arxiv.org/abs/1612.03928) beside triplets: Stanford Online Products, ResNet-18 learns from ResNet-50.
 
-    python tools/train.py configs/metric_learning/metric_learning-attention_resnet18_120e_sop.py --with-teacher
+    mmkd train configs/metric_learning/metric_learning-attention_resnet18_120e_sop.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here.

@@ -1,6 +1,6 @@
 """Attention transfer (ICLR 2017, https://arxiv.org/abs/1612.03928) beside triplets: CUB-200-2011, ResNet-18 learns from ResNet-50.
 
-    python tools/train.py configs/metric_learning/metric_learning-attention_resnet18_80e_cub.py --with-teacher
+    mmkd train configs/metric_learning/metric_learning-attention_resnet18_80e_cub.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here; the RKD paper has Recall@1 55.0, from memory.

@@ -1,6 +1,6 @@
 """DarkRank (AAAI 2018, https://arxiv.org/abs/1707.01220) beside triplets: Omniglot, a small network learns from a large one.
 
-    python tools/train.py configs/metric_learning/metric_learning-darkrank_convnet-small_6e_omniglot.py --with-teacher
+    mmkd train configs/metric_learning/metric_learning-darkrank_convnet-small_6e_omniglot.py --with-teacher
 
 Cost: about a minute of one CPU core, after the teacher.
 Result: Recall@1 57.1 ± 0.9 on new characters, three seeds; student alone 69.7 ± 0.7.

@@ -1,6 +1,6 @@
 """DarkRank (AAAI 2018, https://arxiv.org/abs/1707.01220) beside triplets: Stanford Online Products, ResNet-18 learns from ResNet-50.
 
-    python tools/train.py configs/metric_learning/metric_learning-darkrank_resnet18_120e_sop.py --with-teacher
+    mmkd train configs/metric_learning/metric_learning-darkrank_resnet18_120e_sop.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here.

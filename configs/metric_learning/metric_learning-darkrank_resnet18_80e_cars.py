@@ -1,6 +1,6 @@
 """DarkRank (AAAI 2018, https://arxiv.org/abs/1707.01220) beside triplets: Cars196, ResNet-18 learns from ResNet-50.
 
-    python tools/train.py configs/metric_learning/metric_learning-darkrank_resnet18_80e_cars.py --with-teacher
+    mmkd train configs/metric_learning/metric_learning-darkrank_resnet18_80e_cars.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here; the RKD paper has Recall@1 77.0, from memory.

@@ -1,6 +1,6 @@
 """DarkRank (AAAI 2018, https://arxiv.org/abs/1707.01220) beside triplets: CUB-200-2011, ResNet-18 learns from ResNet-50.
 
-    python tools/train.py configs/metric_learning/metric_learning-darkrank_resnet18_80e_cub.py --with-teacher
+    mmkd train configs/metric_learning/metric_learning-darkrank_resnet18_80e_cub.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here; the RKD paper has Recall@1 57.2, from memory.

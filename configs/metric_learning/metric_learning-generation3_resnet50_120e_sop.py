@@ -1,6 +1,6 @@
 """Self-distillation by RKD (CVPR 2019, https://arxiv.org/abs/1904.05068): Stanford Online Products, generation 3 of ResNet-50 learns from generation 2.
 
-    python tools/train.py configs/metric_learning/metric_learning-generation3_resnet50_120e_sop.py --with-teacher
+    mmkd train configs/metric_learning/metric_learning-generation3_resnet50_120e_sop.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here.

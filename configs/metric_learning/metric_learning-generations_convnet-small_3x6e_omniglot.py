@@ -1,6 +1,6 @@
 """Self-distillation by RKD (CVPR 2019, https://arxiv.org/abs/1904.05068) beside triplets: Omniglot, three generations of one network in one run.
 
-    python tools/train.py configs/metric_learning/metric_learning-generations_convnet-small_3x6e_omniglot.py
+    mmkd train configs/metric_learning/metric_learning-generations_convnet-small_3x6e_omniglot.py
 
 Cost: about three minutes of one CPU core.
 Result: not measured; run for two iterations a generation by the tests.

@@ -1,6 +1,6 @@
 """RKD (CVPR 2019, https://arxiv.org/abs/1904.05068), angle alone: Omniglot, a small network learns from a large one.
 
-    python tools/train.py configs/metric_learning/metric_learning-rkd-angle_convnet-small_6e_omniglot.py --with-teacher
+    mmkd train configs/metric_learning/metric_learning-rkd-angle_convnet-small_6e_omniglot.py --with-teacher
 
 Cost: about a minute of one CPU core, after the teacher.
 Result: Recall@1 65.5 ± 1.1 on new characters, three seeds; student alone 69.7 ± 0.7.

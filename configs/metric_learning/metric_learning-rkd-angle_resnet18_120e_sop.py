@@ -1,6 +1,6 @@
 """RKD (CVPR 2019, https://arxiv.org/abs/1904.05068), angle alone: Stanford Online Products, ResNet-18 learns from ResNet-50.
 
-    python tools/train.py configs/metric_learning/metric_learning-rkd-angle_resnet18_120e_sop.py --with-teacher
+    mmkd train configs/metric_learning/metric_learning-rkd-angle_resnet18_120e_sop.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here.

@@ -1,6 +1,6 @@
 """RKD (CVPR 2019, https://arxiv.org/abs/1904.05068), distance and angle: Cars196, ResNet-18 learns from ResNet-50.
 
-    python tools/train.py configs/metric_learning/metric_learning-rkd_resnet18_80e_cars.py --with-teacher
+    mmkd train configs/metric_learning/metric_learning-rkd_resnet18_80e_cars.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here; the RKD paper has Recall@1 82.5, from memory.

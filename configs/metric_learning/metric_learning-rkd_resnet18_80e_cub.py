@@ -1,6 +1,6 @@
 """RKD (CVPR 2019, https://arxiv.org/abs/1904.05068), distance and angle: CUB-200-2011, ResNet-18 learns from ResNet-50.
 
-    python tools/train.py configs/metric_learning/metric_learning-rkd_resnet18_80e_cub.py --with-teacher
+    mmkd train configs/metric_learning/metric_learning-rkd_resnet18_80e_cub.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here; the RKD paper has Recall@1 60.7, from memory.

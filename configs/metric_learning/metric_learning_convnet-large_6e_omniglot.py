@@ -1,6 +1,6 @@
 """Teacher: triplets on characters of Omniglot, four convolutions, embedding of 512 dimensions.
 
-    python tools/train.py configs/metric_learning/metric_learning_convnet-large_6e_omniglot.py
+    mmkd train configs/metric_learning/metric_learning_convnet-large_6e_omniglot.py
 
 Cost: about a minute of one CPU core.
 Result: Recall@1 77.7 ± 0.5 on new characters, three seeds.

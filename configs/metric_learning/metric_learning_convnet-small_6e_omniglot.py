@@ -1,6 +1,6 @@
 """Student alone: triplets on characters of Omniglot, four narrow convolutions, embedding of 64 dimensions.
 
-    python tools/train.py configs/metric_learning/metric_learning_convnet-small_6e_omniglot.py
+    mmkd train configs/metric_learning/metric_learning_convnet-small_6e_omniglot.py
 
 Cost: about a minute of one CPU core.
 Result: Recall@1 69.7 ± 0.7 on new characters, three seeds.

@@ -1,6 +1,6 @@
 """Student alone: triplets on Stanford Online Products, ResNet-18, embedding of 64 dimensions; the recipe of RKD (CVPR 2019, https://arxiv.org/abs/1904.05068).
 
-    python tools/train.py configs/metric_learning/metric_learning_resnet18_40e_sop.py
+    mmkd train configs/metric_learning/metric_learning_resnet18_40e_sop.py
 
 Cost: one GPU; not measured.
 Result: not run here.

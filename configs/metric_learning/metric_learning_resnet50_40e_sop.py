@@ -1,6 +1,6 @@
 """Teacher: triplets on Stanford Online Products, ResNet-50, embedding of 512 dimensions; the recipe of RKD (CVPR 2019, https://arxiv.org/abs/1904.05068).
 
-    python tools/train.py configs/metric_learning/metric_learning_resnet50_40e_sop.py
+    mmkd train configs/metric_learning/metric_learning_resnet50_40e_sop.py
 
 Cost: one GPU; not measured.
 Result: not run here; the RKD paper has Recall@1 76.6, from memory.

@@ -1,6 +1,6 @@
 """SP and RKD in mmsegmentation: PSPNet-R101 teaches PSPNet-R18 on Cityscapes, 4 GPUs with 2 images each.
 
-    python tools/train.py configs/mmseg/mmseg_rkd-sp_pspnet-r18_80k_cityscapes.py
+    mmkd train configs/mmseg/mmseg_rkd-sp_pspnet-r18_80k_cityscapes.py
     bash tools/dist_train.sh configs/mmseg/mmseg_rkd-sp_pspnet-r18_80k_cityscapes.py 4
 
 Cost: 4 GPUs; not measured.

@@ -1,6 +1,6 @@
 """Attention transfer (ICLR 2017, https://arxiv.org/abs/1612.03928): a prototypical network learns from its equal, miniImageNet.
 
-    python tools/train.py configs/prototypical/prototypical-attention_conv4_200e_mini-imagenet.py --with-teacher
+    mmkd train configs/prototypical/prototypical-attention_conv4_200e_mini-imagenet.py --with-teacher
 
 Cost: not measured; as the teacher, and one forward pass of it per step.
 Result: not run here; the RKD paper has 34.7 ± 0.7 (5-way 1-shot) and 46.2 ± 0.7 (5-shot), from memory.

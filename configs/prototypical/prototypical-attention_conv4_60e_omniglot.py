@@ -1,6 +1,6 @@
 """Attention transfer (ICLR 2017, https://arxiv.org/abs/1612.03928): a prototypical network learns from its equal, Omniglot.
 
-    python tools/train.py configs/prototypical/prototypical-attention_conv4_60e_omniglot.py --with-teacher
+    mmkd train configs/prototypical/prototypical-attention_conv4_60e_omniglot.py --with-teacher
 
 Cost: not measured; as RKD.
 Result: not run here.

@@ -1,6 +1,6 @@
 """RKD (CVPR 2019, https://arxiv.org/abs/1904.05068), distance and angle: a prototypical network learns from its equal, miniImageNet.
 
-    python tools/train.py configs/prototypical/prototypical-rkd_conv4_200e_mini-imagenet.py --with-teacher
+    mmkd train configs/prototypical/prototypical-rkd_conv4_200e_mini-imagenet.py --with-teacher
 
 Cost: not measured; as the teacher, and one forward pass of it per step.
 Result: not run here; the RKD paper has 50.0 ± 0.8 (5-way 1-shot) and 68.2 ± 0.7 (5-shot), from memory.

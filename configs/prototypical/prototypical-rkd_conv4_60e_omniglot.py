@@ -1,6 +1,6 @@
 """RKD (CVPR 2019, https://arxiv.org/abs/1904.05068), distance and angle: a prototypical network learns from its equal, Omniglot.
 
-    python tools/train.py configs/prototypical/prototypical-rkd_conv4_60e_omniglot.py --with-teacher
+    mmkd train configs/prototypical/prototypical-rkd_conv4_60e_omniglot.py --with-teacher
 
 Cost: 21 minutes of one CPU core with bfloat16 instructions, after 15 for the teacher.
 Result: 5-way 1-shot 98.75 ± 0.16, 5-shot 99.67 ± 0.06; 20-way 1-shot 96.02 ± 0.15, 5-shot 98.95 ± 0.06, one seed.

@@ -1,6 +1,6 @@
 """Teacher: prototypical network (NeurIPS 2017, https://arxiv.org/abs/1703.05175), four convolutions, miniImageNet.
 
-    python tools/train.py configs/prototypical/prototypical_conv4_200e_mini-imagenet.py
+    mmkd train configs/prototypical/prototypical_conv4_200e_mini-imagenet.py
 
 Cost: not measured; 20,000 episodes of 480 images, for a GPU.
 Result: not run here; the RKD paper has 49.1 ± 0.8 (5-way 1-shot) and 66.9 ± 0.7 (5-shot) for its teacher, from memory.

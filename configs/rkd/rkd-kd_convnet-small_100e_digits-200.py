@@ -1,6 +1,6 @@
 """RKD (CVPR 2019, https://arxiv.org/abs/1904.05068), distance and angle, with KD: 200 labelled digits, a small network learns from a large one.
 
-    python tools/train.py configs/rkd/rkd-kd_convnet-small_100e_digits-200.py --with-teacher
+    mmkd train configs/rkd/rkd-kd_convnet-small_100e_digits-200.py --with-teacher
 
 Cost: 5 s of training on one CPU core, after 4 s for the teacher.
 Result: top-1 86.4 ± 0.6, five seeds; student alone 83.0 ± 0.6.

@@ -1,6 +1,6 @@
 """RKD (CVPR 2019, https://arxiv.org/abs/1904.05068), distance and angle, with KD: 20 classes of CIFAR-100, a small network learns from a large one.
 
-    python tools/train.py configs/rkd/rkd-kd_convnet-small_10e_cifar100-20x100.py --with-teacher
+    mmkd train configs/rkd/rkd-kd_convnet-small_10e_cifar100-20x100.py --with-teacher
 
 Cost: 6 s of training on one CPU core, after 6 s for the teacher.
 Result: top-1 34.0 ± 0.4, five seeds; student alone 30.9 ± 0.3.

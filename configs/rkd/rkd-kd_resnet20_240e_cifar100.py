@@ -1,6 +1,6 @@
 """RKD (CVPR 2019, https://arxiv.org/abs/1904.05068), distance and angle, with KD: CIFAR-100, ResNet-20 learns from ResNet-56.
 
-    python tools/train.py configs/rkd/rkd-kd_resnet20_240e_cifar100.py --with-teacher
+    mmkd train configs/rkd/rkd-kd_resnet20_240e_cifar100.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here.

@@ -1,6 +1,6 @@
 """RKD (CVPR 2019, https://arxiv.org/abs/1904.05068), distance and angle, with KD: CIFAR-100, WRN-16-2 learns from WRN-40-2.
 
-    python tools/train.py configs/rkd/rkd-kd_wrn16-2_240e_cifar100.py --with-teacher
+    mmkd train configs/rkd/rkd-kd_wrn16-2_240e_cifar100.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here.

@@ -1,6 +1,6 @@
 """RKD (CVPR 2019, https://arxiv.org/abs/1904.05068), distance and angle: 200 labelled digits, a small network learns from a large one.
 
-    python tools/train.py configs/rkd/rkd_convnet-small_100e_digits-200.py --with-teacher
+    mmkd train configs/rkd/rkd_convnet-small_100e_digits-200.py --with-teacher
 
 Cost: 5 s of training on one CPU core, after 4 s for the teacher.
 Result: top-1 86.0 ± 0.3, five seeds; student alone 83.0 ± 0.6.

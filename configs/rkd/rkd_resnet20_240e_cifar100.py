@@ -1,6 +1,6 @@
 """RKD (CVPR 2019, https://arxiv.org/abs/1904.05068), distance and angle: CIFAR-100, ResNet-20 learns from ResNet-56.
 
-    python tools/train.py configs/rkd/rkd_resnet20_240e_cifar100.py --with-teacher
+    mmkd train configs/rkd/rkd_resnet20_240e_cifar100.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here; RepDistiller reports top-1 69.61 for this pair.

@@ -1,6 +1,6 @@
 """SimGCD (ICCV 2023, https://arxiv.org/abs/2211.11727): ten classes of CIFAR-100, 0-4 known and half labelled.
 
-    python tools/train.py configs/simgcd/simgcd_convnet_30e_cifar100-10x500.py
+    mmkd train configs/simgcd/simgcd_convnet_30e_cifar100-10x500.py
 
 Cost: about 70 seconds on one CPU core, in bfloat16.
 Result: all-class accuracy 40.87 +- 0.34 on unlabelled training images, 5 seeds (docs/results/gcd.md).

@@ -1,6 +1,6 @@
 """SimGCD (ICCV 2023, https://arxiv.org/abs/2211.11727): digits, known 5-9 half of them labelled, novel 0-4.
 
-    python tools/train.py configs/simgcd/simgcd_convnet_80e_digits.py
+    mmkd train configs/simgcd/simgcd_convnet_80e_digits.py
 
 Cost: 40 seconds on one CPU core.
 Result: all-class accuracy 94.21 +- 1.71 on unlabelled training images, 5 seeds (docs/results/gcd.md).

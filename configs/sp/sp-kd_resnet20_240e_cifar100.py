@@ -1,6 +1,6 @@
 """SP (ICCV 2019, https://arxiv.org/abs/1907.09682), with KD: CIFAR-100, ResNet-20 learns from ResNet-56.
 
-    python tools/train.py configs/sp/sp-kd_resnet20_240e_cifar100.py --with-teacher
+    mmkd train configs/sp/sp-kd_resnet20_240e_cifar100.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here.

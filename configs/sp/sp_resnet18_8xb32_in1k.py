@@ -1,7 +1,7 @@
 """SP (ICCV 2019, https://arxiv.org/abs/1907.09682): ImageNet, ResNet-18 learns from ResNet-34.
 
     bash tools/dist_train.sh configs/sp/sp_resnet18_8xb32_in1k.py 8
-    python tools/train.py configs/sp/sp_resnet18_8xb32_in1k.py
+    mmkd train configs/sp/sp_resnet18_8xb32_in1k.py
 
 The teacher is a download:
 https://mmassets.onedl.ai/mmclassification/v0/resnet/resnet34_8xb32_in1k_20210831-f257d4e6.pth

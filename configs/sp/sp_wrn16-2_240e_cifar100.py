@@ -1,6 +1,6 @@
 """SP (ICCV 2019, https://arxiv.org/abs/1907.09682): CIFAR-100, WRN-16-2 learns from WRN-40-2.
 
-    python tools/train.py configs/sp/sp_wrn16-2_240e_cifar100.py --with-teacher
+    mmkd train configs/sp/sp_wrn16-2_240e_cifar100.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here; RepDistiller reports top-1 73.83 for this pair.

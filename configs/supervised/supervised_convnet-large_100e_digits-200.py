@@ -1,6 +1,6 @@
 """Teacher: 200 labelled digits, 94 thousand parameters.
 
-    python tools/train.py configs/supervised/supervised_convnet-large_100e_digits-200.py
+    mmkd train configs/supervised/supervised_convnet-large_100e_digits-200.py
 
 Cost: 4 s of training on one CPU core.
 Result: top-1 90.9 ± 0.3, five seeds.

@@ -1,6 +1,6 @@
 """Teacher: 20 classes of CIFAR-100, 100 images of each, 55 thousand parameters.
 
-    python tools/train.py configs/supervised/supervised_convnet-large_10e_cifar100-20x100.py
+    mmkd train configs/supervised/supervised_convnet-large_10e_cifar100-20x100.py
 
 Cost: 6 s of training on one CPU core.
 Result: top-1 40.2 ± 0.4, five seeds.

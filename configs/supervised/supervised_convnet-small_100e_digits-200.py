@@ -1,6 +1,6 @@
 """Student alone: 200 labelled digits, 3.6 thousand parameters.
 
-    python tools/train.py configs/supervised/supervised_convnet-small_100e_digits-200.py
+    mmkd train configs/supervised/supervised_convnet-small_100e_digits-200.py
 
 Cost: 3 s of training on one CPU core.
 Result: top-1 83.0 ± 0.6, five seeds.

@@ -1,6 +1,6 @@
 """Student alone: 20 classes of CIFAR-100, 100 images of each, 6.7 thousand parameters.
 
-    python tools/train.py configs/supervised/supervised_convnet-small_10e_cifar100-20x100.py
+    mmkd train configs/supervised/supervised_convnet-small_10e_cifar100-20x100.py
 
 Cost: 3 s of training on one CPU core.
 Result: top-1 30.9 ± 0.3, five seeds.

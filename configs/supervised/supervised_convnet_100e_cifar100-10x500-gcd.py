@@ -1,6 +1,6 @@
 """Stage one of UNO and Cr-KD in the generalised setting: CIFAR-100, half of the images of the known classes 0-4.
 
-    python tools/train.py configs/supervised/supervised_convnet_100e_cifar100-10x500-gcd.py
+    mmkd train configs/supervised/supervised_convnet_100e_cifar100-10x500-gcd.py
 
 Cost: 40 seconds on one CPU core, in bfloat16.
 Result: 78.5 % of the test images of known classes, mean of 5 seeds.

@@ -1,6 +1,6 @@
 """Stage one of UNO and Cr-KD in the generalised setting, supervised: digits, half of the images of the known 5-9.
 
-    python tools/train.py configs/supervised/supervised_convnet_40e_digits-gcd.py
+    mmkd train configs/supervised/supervised_convnet_40e_digits-gcd.py
 
 Cost: about 5 seconds on one CPU core.
 Result: 96.5 % of the test images of known classes, mean of 5 seeds.

@@ -1,6 +1,6 @@
 """Stage one of UNO and Cr-KD, supervised: digits, known 0-4, novel 5-9.
 
-    python tools/train.py configs/supervised/supervised_convnet_40e_digits-known0-4.py
+    mmkd train configs/supervised/supervised_convnet_40e_digits-known0-4.py
 
 Cost: about 10 seconds on one CPU core.
 Result: 99.2 % of the test images of known classes, mean of 5 seeds.

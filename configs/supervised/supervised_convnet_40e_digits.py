@@ -1,6 +1,6 @@
 """Stage one of UNO and Cr-KD, supervised: digits, known 5-9, novel 0-4.
 
-    python tools/train.py configs/supervised/supervised_convnet_40e_digits.py
+    mmkd train configs/supervised/supervised_convnet_40e_digits.py
 
 Cost: about 10 seconds on one CPU core.
 Result: 98.4 % of the test images of known classes, mean of 3 seeds.

@@ -1,6 +1,6 @@
 """Stage one of UNO and Cr-KD, supervised: CIFAR-10, 5 known and 5 novel classes.
 
-    python tools/train.py configs/supervised/supervised_resnet18_200e_cifar10.py
+    mmkd train configs/supervised/supervised_resnet18_200e_cifar10.py
 
 Cost: one GPU; not measured.
 Result: not run here.

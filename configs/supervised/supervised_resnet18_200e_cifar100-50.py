@@ -1,6 +1,6 @@
 """Stage one of UNO and Cr-KD, supervised: CIFAR-100, 50 known and 50 novel classes.
 
-    python tools/train.py configs/supervised/supervised_resnet18_200e_cifar100-50.py
+    mmkd train configs/supervised/supervised_resnet18_200e_cifar100-50.py
 
 Cost: one GPU; not measured.
 Result: not run here.

@@ -1,6 +1,6 @@
 """Stage one of UNO and Cr-KD, supervised: CIFAR-100, 50 known and 50 novel classes, views made on the device.
 
-    python tools/train.py configs/supervised/supervised_resnet18_200e_cifar100-50_on-device.py
+    mmkd train configs/supervised/supervised_resnet18_200e_cifar100-50_on-device.py
 
 Cost: one GPU; not measured. Views and data set: docs/data_path.md.
 Result: not run here.

@@ -1,6 +1,6 @@
 """Student alone: CIFAR-100, ResNet-20.
 
-    python tools/train.py configs/supervised/supervised_resnet20_240e_cifar100.py
+    mmkd train configs/supervised/supervised_resnet20_240e_cifar100.py
 
 Cost: one GPU; not measured.
 Result: not run here; RepDistiller reports top-1 69.06.

@@ -1,6 +1,6 @@
 """Stage one of UNO and Cr-KD, supervised: FGVC-Aircraft, 50 known and 50 novel classes.
 
-    python tools/train.py configs/supervised/supervised_vit-b16-dino_50e_aircraft.py
+    mmkd train configs/supervised/supervised_vit-b16-dino_50e_aircraft.py
 
 Cost: one GPU; not measured.
 Result: not run here.

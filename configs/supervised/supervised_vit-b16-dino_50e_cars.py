@@ -1,6 +1,6 @@
 """Stage one of UNO and Cr-KD, supervised: Stanford Cars, 98 known and 98 novel classes.
 
-    python tools/train.py configs/supervised/supervised_vit-b16-dino_50e_cars.py
+    mmkd train configs/supervised/supervised_vit-b16-dino_50e_cars.py
 
 Cost: one GPU; not measured.
 Result: not run here.

@@ -1,6 +1,6 @@
 """Stage one of UNO and Cr-KD, supervised: CUB-200-2011, 100 known and 100 novel classes.
 
-    python tools/train.py configs/supervised/supervised_vit-b16-dino_50e_cub.py
+    mmkd train configs/supervised/supervised_vit-b16-dino_50e_cub.py
 
 Cost: one GPU; not measured.
 Result: not run here.

@@ -1,6 +1,6 @@
 """Student alone: CIFAR-100, WRN-16-2.
 
-    python tools/train.py configs/supervised/supervised_wrn16-2_240e_cifar100.py
+    mmkd train configs/supervised/supervised_wrn16-2_240e_cifar100.py
 
 Cost: one GPU; not measured.
 Result: not run here; RepDistiller reports top-1 73.26.

@@ -1,6 +1,6 @@
 """Teacher: CIFAR-100, WRN-40-2.
 
-    python tools/train.py configs/supervised/supervised_wrn40-2_240e_cifar100.py
+    mmkd train configs/supervised/supervised_wrn40-2_240e_cifar100.py
 
 Cost: one GPU; not measured.
 Result: not run here; RepDistiller reports top-1 75.61.

@@ -1,6 +1,6 @@
 """RKD (CVPR 2019, https://arxiv.org/abs/1904.05068), distance on 300 of the 2450 pairs of a batch, new ones in each step: 200 labelled digits, a small network learns from a large one.
 
-    python tools/train.py configs/tuples/tuples-distance_convnet-small_100e_digits-200.py --with-teacher
+    mmkd train configs/tuples/tuples-distance_convnet-small_100e_digits-200.py --with-teacher
 
 Cost: 8 s of CPU time on a busy machine, where the student alone takes 5 s.
 Result: top-1 84.3 ± 0.8, five seeds; student alone 83.0 ± 0.6.

@@ -1,6 +1,6 @@
 """UNO (ICCV 2021, https://arxiv.org/abs/2108.08536), v2 with over-clustering heads: CIFAR-100, 50 known and 50 novel classes.
 
-    python tools/train.py configs/uno/uno-overcluster_resnet18_500e_cifar100-50.py --with-teacher
+    mmkd train configs/uno/uno-overcluster_resnet18_500e_cifar100-50.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here; published novel accuracy 60.8 (README of UNO v2).

@@ -1,6 +1,6 @@
 """UNO (ICCV 2021, https://arxiv.org/abs/2108.08536), stage 2 of 2: digits, known 0-4, novel 5-9.
 
-    python tools/train.py configs/uno/uno_convnet_80e_digits-known0-4.py --with-teacher
+    mmkd train configs/uno/uno_convnet_80e_digits-known0-4.py --with-teacher
 
 Cost: about a minute on one CPU core, stage one included.
 Result: novel accuracy 98.51 +- 0.42 on unlabelled training images, 5 seeds (docs/results/digits.md).

@@ -1,6 +1,6 @@
 """UNO (ICCV 2021, https://arxiv.org/abs/2108.08536), stage 2 of 2: digits, known 5-9, novel 0-4.
 
-    python tools/train.py configs/uno/uno_convnet_80e_digits.py --with-teacher
+    mmkd train configs/uno/uno_convnet_80e_digits.py --with-teacher
 
 Cost: about a minute on one CPU core, stage one included.
 Result: novel accuracy 98.32 +- 0.17 on unlabelled training images, 5 seeds (docs/results/digits.md).

@@ -1,6 +1,6 @@
 """UNO (ICCV 2021, https://arxiv.org/abs/2108.08536), stage 2 of 2: CIFAR-10, 5 known and 5 novel classes.
 
-    python tools/train.py configs/uno/uno_resnet18_500e_cifar10.py --with-teacher
+    mmkd train configs/uno/uno_resnet18_500e_cifar10.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here.

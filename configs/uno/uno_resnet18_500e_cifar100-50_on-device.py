@@ -1,6 +1,6 @@
 """UNO (ICCV 2021), stage 2 of 2: CIFAR-100, 50 known and 50 novel classes, views made on the device.
 
-    python tools/train.py configs/uno/uno_resnet18_500e_cifar100-50_on-device.py --with-teacher
+    mmkd train configs/uno/uno_resnet18_500e_cifar100-50_on-device.py --with-teacher
 
 Cost: one GPU; not measured. Views and data set: docs/data_path.md.
 Result: not run here; published novel accuracy 60.4 (UNO in the Cr-KD paper).

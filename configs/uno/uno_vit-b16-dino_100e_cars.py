@@ -1,6 +1,6 @@
 """UNO (ICCV 2021, https://arxiv.org/abs/2108.08536), stage 2 of 2: Stanford Cars, 98 known and 98 novel classes.
 
-    python tools/train.py configs/uno/uno_vit-b16-dino_100e_cars.py --with-teacher
+    mmkd train configs/uno/uno_vit-b16-dino_100e_cars.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here; published novel accuracy 49.8 (UNO in the Cr-KD paper).

@@ -1,6 +1,6 @@
 """UNO (ICCV 2021, https://arxiv.org/abs/2108.08536), stage 2 of 2: CUB-200-2011, 100 known and 100 novel classes.
 
-    python tools/train.py configs/uno/uno_vit-b16-dino_100e_cub.py --with-teacher
+    mmkd train configs/uno/uno_vit-b16-dino_100e_cub.py --with-teacher
 
 Cost: one GPU; not measured.
 Result: not run here; published novel accuracy 59.2 (UNO in the Cr-KD paper).

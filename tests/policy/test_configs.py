@@ -23,7 +23,7 @@ def test_the_header_says_what_it_is_how_to_run_it_and_what_to_expect():
         header = TABLES.header_of(path)
         if not header.partition('\n')[0].endswith('.'):
             wrong.append(f'{_name(path)}: expected a first line that says what it is')
-        if f'python tools/train.py {_name(path)}' not in header:
+        if f'mmkd train {_name(path)}' not in header:
             wrong.append(f'{_name(path)}: expected its command')
         for word in ('Cost: ', 'Result: '):
             line = TABLES.line_of(header, word)

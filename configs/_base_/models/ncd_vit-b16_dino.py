@@ -1,5 +1,5 @@
 # ViT-B/16 with DINO weights, the class token after the final norm; only the last of twelve blocks is trained.
-# checkpoints/dino_vit-b16.pth: DINO's own weights through `tools/convert_checkpoint.py dino`.
+# checkpoints/dino_vit-b16.pth: DINO's own weights through `mmkd convert dino`.
 model = dict(
     type='mmkd_ext.NCDClassifier',
     data_preprocessor=dict(
