@@ -159,7 +159,7 @@ def test_config(block, tmp_path):
 # Command lines. Bash itself expands them; what it would start is written down, and then parsed by
 # the parser of the script.
 
-COMMANDS = ('python', 'bash', 'pip', 'mim', 'mmkd', 'npm', 'ruff', 'sphinx-build')
+COMMANDS = ('python', 'bash', 'pip', 'mim', 'mmkd', 'npm', 'torchrun', 'ruff', 'sphinx-build')
 END = '\x1e'
 RECORD = 'set -eu; ' + ' '.join(f'{name}() {{ printf "%s\\0" {name} "$@" {END}; }};' for name in COMMANDS)
 STANDS_FOR = {
@@ -194,6 +194,8 @@ def script_of(words: list[str]) -> list[str]:
             return ['tools/test.py', config, checkpoint, *rest]
         case ['bash', 'tools/slurm_train.sh', _, _, config, *rest]:
             return ['tools/train.py', config, *rest]
+        case ['torchrun', '--standalone', '--nproc-per-node', _, *rest]:
+            return script_of(['python', *rest])
         case ['mmkd', *rest] | ['python', '-m', 'mmkd_ext', *rest]:
             return ['mmkd_ext/__main__.py', *rest]
         case ['python', script, *rest] if script.endswith('.py'):

@@ -16,15 +16,15 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
+from num_classes import training_features
 from PIL import Image
 from sklearn.datasets import load_digits
+from startup import prepare
 
 from mmkd_ext.checkpoint import load_checkpoint_safely, register_safe_loader
 from mmkd_ext.discover import DiscoveryInferencer, Options, Steps
 from mmkd_ext.functional import estimate_num_classes
 from mmkd_ext.models.build import build_model_from_config
-from num_classes import training_features
-from startup import prepare
 
 CHECKOUT, OUT = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
 NETWORK = """
