@@ -13,8 +13,6 @@ from mmengine.config import Config
 from mmkd_ext.checkpoint import register_safe_loader
 from mmkd_ext.models.build import find_config
 
-__all__ = ['CONFIG_HELP', 'command', 'config_argument', 'prepare']
-
 CONFIG_HELP = 'config file, or the name of a config of this package, with or without its folder'
 
 
