@@ -29,7 +29,7 @@ from torch import nn
 from mmkd_ext.checkpoint import register_safe_loader
 from mmkd_ext.distill import Recorder
 from mmkd_ext.evaluation import RetrievalMetric
-from mmkd_ext.models.build import build_model_from_config, load_weights
+from mmkd_ext.models.teacher import build_model_from_config, load_weights
 from mmkd_ext.visualization import grouped_bars_figure
 from mmkd_ext.visualization.figures import style
 

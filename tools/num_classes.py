@@ -21,8 +21,8 @@ from mmengine.runner import Runner
 
 from mmkd_ext.clustering.num_classes import CurvePoint, estimate_num_classes
 from mmkd_ext.distill import FrozenTeacher
-from mmkd_ext.engine.dataset_features import features_of_dataset, test_pipeline, with_pipeline
-from mmkd_ext.models.build import build_model_from_config, load_weights
+from mmkd_ext.engine.teacher_features import features_of_dataset, test_pipeline, with_pipeline
+from mmkd_ext.models.teacher import build_model_from_config, load_weights
 from mmkd_ext.samplers.planned import labels_of
 from stages import dicts_in
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmkd_ext.distill.teacher import FrozenTeacher
+from mmkd_ext.distill.features import FrozenTeacher
 from mmkd_ext.io import sha256, write_text
 
 __all__ = ['CachedTeacher', 'FeatureStore', 'Layout', 'fingerprint', 'model_fingerprint']

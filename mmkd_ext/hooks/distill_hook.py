@@ -22,9 +22,9 @@ from mmkd_ext.distill import (
     WeightSchedule,
     same_randomness,
 )
-from mmkd_ext.distill.report import table, term_table
+from mmkd_ext.distill.distillation import table, term_table
 from mmkd_ext.engine.runner import student_of
-from mmkd_ext.engine.teacher_cache import build_cached_teacher
+from mmkd_ext.engine.teacher_features import build_cached_teacher
 from mmkd_ext.models.teacher import Teacher, build_teacher, check_teacher_spec
 from mmkd_ext.registry import HOOKS, MODELS
 
@@ -148,7 +148,7 @@ class DistillHook(Hook):
     the rehearsal works on a copy of the student's tensors, and training is bit-identical to one without it.
 
     Whenever a line is logged, statistics of each term are computed and logged with it
-    (:func:`mmkd_ext.distill.report.diagnose`, and ``share_<term>`` of the total loss); in other iterations they
+    (:func:`mmkd_ext.distill.distillation.diagnose`, and ``share_<term>`` of the total loss); in other iterations they
     cost nothing.
 
     Args:

@@ -3,9 +3,8 @@
 from mmkd_ext.deprecation import moved
 from mmkd_ext.models.backbones import CIFARResNet, ConvNet, MaxPooling, WideResNet
 from mmkd_ext.models.convert import convert_dino_vit, convert_official_crkd
-from mmkd_ext.models.data_preprocessor import MultiViewDataPreprocessor
 from mmkd_ext.models.gcd import GCD
-from mmkd_ext.models.multi_view_model import MultiViewModel
+from mmkd_ext.models.multi_view import MultiViewDataPreprocessor, MultiViewModel
 from mmkd_ext.models.prototypical import PrototypicalNetwork
 from mmkd_ext.models.simgcd import SimGCD
 from mmkd_ext.models.uno import NCDClassifier

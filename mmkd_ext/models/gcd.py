@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from mmkd_ext.models.multi_view_model import (
+from mmkd_ext.models.multi_view import (
     ModuleConfig,
     MultiViewModel,
     Samples,
@@ -93,7 +93,7 @@ class GCD(MultiViewModel):
 
         Returns:
             B samples with ``embedding`` (D,) or, with a cluster head, what
-            :func:`mmkd_ext.models.multi_view_model.write_predictions` writes, for one novel head.
+            :func:`mmkd_ext.models.multi_view.write_predictions` writes, for one novel head.
         """
         embedding_BD = self._embed(views).squeeze(0)
         if self.cluster_head is None:

@@ -1,7 +1,8 @@
-"""Plain models by name, from the collections timm and torchvision."""
+"""Models of any OpenMMLab project, of timm and torchvision: built from configs, weights loaded, made into teachers."""
 
 import difflib
 import importlib
+import importlib.util
 import inspect
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,13 +12,156 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from torch import nn
 
+from mmkd_ext.checkpoint import load_checkpoint_safely
 from mmkd_ext.distill import FrozenTeacher, InputAdapter, Normalization
-from mmkd_ext.models.build import build_model_from_config, load_weights
 from mmkd_ext.registry import MODELS
 
-__all__ = ['Teacher', 'build_teacher', 'build_zoo_model', 'check_teacher_spec', 'weights_command']
+__all__ = [
+    'LoadReport',
+    'Teacher',
+    'build_model_from_config',
+    'build_teacher',
+    'build_zoo_model',
+    'check_teacher_spec',
+    'load_weights',
+    'part_of',
+    'read_config',
+    'surplus_entries',
+    'weights_command',
+]
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What :func:`load_weights` did.
+
+    Attributes:
+        matched: Number of entries of the model's state dict that were loaded: all of them.
+        unexpected: Entries of the file that the model has no place for.
+    """
+
+    matched: int
+    unexpected: list[str]
+
+
+def build_model_from_config(config: str | Path) -> nn.Module:
+    """Build ``model`` of a config file as the Runner would: under its ``default_scope``, with its data preprocessor.
+
+    Args:
+        config: Path of a config file, or ``'<package>::<path>'`` for one that an installed package ships.
+
+    Raises:
+        FileNotFoundError: There is no such config.
+        ModuleNotFoundError: The package is not installed.
+        ValueError: The config has no ``model``.
+    """
+    cfg = read_config(config)
+    if 'model' not in cfg:
+        raise ValueError(f'build_model_from_config: expected a config with a model but {config} has {sorted(cfg)}')
+    model: dict[str, Any] = cfg.model
+    if 'data_preprocessor' in cfg:
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    if 'default_scope' in cfg:
+        model.setdefault('_scope_', cfg.default_scope)
+    return MODELS.build(model)
+
+
+def read_config(config: str | Path) -> Config:
+    """Read a config file, or one that an installed package ships.
+
+    mmengine's own look-up of the latter runs ``pip install`` for a package that it does not find.
+
+    Args:
+        config: A path, or ``'<package>::<path>'``.
+
+    Raises:
+        FileNotFoundError: There is no such config.
+        ModuleNotFoundError: The package is not installed.
+    """
+    package, is_shipped, path = str(config).partition('::')
+    if not is_shipped:
+        return Config.fromfile(config)
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(
+            f'read_config: expected the package {package!r} of {config!r} but it is not installed; '
+            'install it, or give the path of a config file',
+            name=package,
+        )
+    folder = Path(spec.submodule_search_locations[0], '.mim', 'configs')
+    file = folder / (path if path.endswith('.py') else f'{path}.py')
+    if not file.is_file():
+        raise FileNotFoundError(f'read_config: expected the config {config!r} at {file} but found none')
+    return Config.fromfile(file)
+
+
+def load_weights(model: nn.Module, path: str | Path, caller: str = 'model') -> LoadReport:
+    """Load every parameter and buffer of ``model`` from a checkpoint, safely.
+
+    The weights may lie under ``state_dict`` or ``model``, and their names may begin with what
+    ``DistributedDataParallel`` and ``torch.compile`` put in front. Whole parts that only the file has are allowed: a
+    teacher may lack the head that its checkpoint was trained with.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is refused or corrupt (:func:`load_checkpoint_safely`).
+        RuntimeError: The file lacks an entry of the model, one has another shape, or the file has more of a part than
+            the model has, as that of a deeper network does.
+    """
+    weights = _weights(load_checkpoint_safely(path))
+    stranger = f'{caller}: expected the weights of a {type(model).__name__} but {path} is of another architecture; '
+    try:
+        result = model.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise RuntimeError(f'{stranger}{error}') from error
+    names = model.state_dict().keys()
+    if result.missing_keys or surplus_entries(names, weights):
+        raise RuntimeError(
+            f'{stranger}{len(names & weights.keys())} of {len(names)} entries match, missing are '
+            f'{_some(result.missing_keys)}, unexpected are {_some(result.unexpected_keys)}'
+        )
+    return LoadReport(len(names), list(result.unexpected_keys))
+
+
+def surplus_entries(own: Iterable[str], found: Iterable[str]) -> list[str]:
+    """Return the entries of a checkpoint for which a part of the model has no place, as a deeper network's.
+
+    Whole parts that only the checkpoint has do not count.
+
+    Args:
+        own: Names in the state dict of the model.
+        found: Names in that of the checkpoint.
+    """
+    own = set(own)
+    parts = {part_of(name) for name in own}
+    return [name for name in found if name not in own and part_of(name) in parts]
+
+
+def part_of(name: str) -> str:
+    """Return the first word of an entry's name, which is an attribute of the model."""
+    return name.partition('.')[0]
+
+
+def _weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Find the state dict in a checkpoint."""
+    for key in ('state_dict', 'model'):
+        if isinstance(checkpoint.get(key), Mapping):
+            checkpoint = checkpoint[key]
+    for prefix in ('module.', '_orig_mod.'):
+        if checkpoint and all(name.startswith(prefix) for name in checkpoint):
+            checkpoint = {name.removeprefix(prefix): value for name, value in checkpoint.items()}
+    return checkpoint
+
+
+def _some(names: list[str]) -> str:
+    return ', '.join(names[:10]) + (f' and {len(names) - 10} more' if len(names) > 10 else '') if names else 'none'
+
+
+# ----------------------------------------------------------------------------------------------------
+# Plain models by name, from the collections timm and torchvision.
 
 
 def build_zoo_model(zoo: str, model: str | Mapping[str, Any]) -> nn.Module:
@@ -131,7 +275,7 @@ def build_teacher(spec: Mapping[str, Any], taps: Iterable[str], student: nn.Modu
             those of its data preprocessor; ``flip_channels=`` whether it wants the student's channels reversed, in
             place of what the two preprocessors say; ``input_size=`` an int or (height, width);
             ``compile=True``, or keyword arguments of :func:`torch.compile`, to compile its forward;
-            ``cache=`` is left to :func:`~mmkd_ext.engine.teacher_cache.build_cached_teacher`.
+            ``cache=`` is left to :func:`~mmkd_ext.engine.teacher_features.build_cached_teacher`.
         taps: What to record.
         student: The teacher's inputs are made from the inputs of this model.
         caller: Name of the teacher in messages.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmkd_ext.functional import sinkhorn_knopp, swapped_prediction
 from mmkd_ext.heads import NovelHead
-from mmkd_ext.models.multi_view_model import (
+from mmkd_ext.models.multi_view import (
     ModuleConfig,
     MultiViewModel,
     Samples,

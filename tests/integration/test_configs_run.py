@@ -18,7 +18,7 @@ import train
 from mmkd_ext import visualization
 from mmkd_ext.datasets import CIFAR10, CIFAR100
 from mmkd_ext.datasets.omniglot import ALPHABETS
-from mmkd_ext.models.build import build_model_from_config
+from mmkd_ext.models.teacher import build_model_from_config
 from official_layouts import WRITERS
 from stages import dicts_in, find_stages, replace_everywhere
 

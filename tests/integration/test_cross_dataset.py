@@ -7,7 +7,7 @@ import torch
 from matplotlib.image import imread
 
 import cross_dataset
-from mmkd_ext.models.build import build_model_from_config
+from mmkd_ext.models.teacher import build_model_from_config
 from mmkd_ext.scores.retrieval import recall_at_k
 
 CONFIG = """

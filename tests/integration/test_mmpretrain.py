@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmkd_ext.models.build import build_model_from_config
+from mmkd_ext.models.teacher import build_model_from_config
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 

@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config
 
 from mmkd_ext.checkpoint import load_checkpoint_safely
-from mmkd_ext.models.build import build_model_from_config, read_config
+from mmkd_ext.models.teacher import build_model_from_config, read_config
 
 mmseg = pytest.importorskip('mmseg')
 pytestmark = pytest.mark.usefixtures('one_thread')

@@ -11,7 +11,7 @@ from mmengine.config import Config
 import estimate_num_classes
 import num_classes
 from mmkd_ext.clustering.num_classes import NumClasses
-from mmkd_ext.models.build import build_model_from_config
+from mmkd_ext.models.teacher import build_model_from_config
 from stages import find_stages
 
 pytestmark = pytest.mark.usefixtures('one_thread')

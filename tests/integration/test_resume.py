@@ -80,7 +80,7 @@ def _train(arguments, environment, place, log):
     from mmengine.runner import ValLoop
 
     import train
-    from mmkd_ext.engine.checkpoint_files import AtomicLocalBackend
+    from mmkd_ext.checkpoint import AtomicLocalBackend
     from mmkd_ext.visualization import markdown_report as report
 
     report.report_figures = lambda *args, **kwargs: iter(())  # drawing would take most of the time

@@ -3,7 +3,7 @@ import torch
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from mmkd_ext.models.build import build_model_from_config, load_weights
+from mmkd_ext.models.teacher import build_model_from_config, load_weights
 
 CONFIG = """
 default_scope = '{scope}'
