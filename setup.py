@@ -47,6 +47,6 @@ setup(
         ],
         'seg': ['onedl-mmsegmentation>=1.4.2'],
         'onnx': ['onnx', 'onnxruntime', 'onnxscript'],
-        'tests': ['pytest>=8', 'pytest-xdist', 'ruff==0.17.5', 'safetensors', 'tensorboard'],
+        'tests': ['pytest>=8', 'pytest-xdist', 'ruff==0.17.5', 'mypy==2.4.1', 'safetensors', 'tensorboard'],
     },
 )

@@ -36,7 +36,7 @@ __all__ = [
 try:
     from numpy._core import multiarray
 except ImportError:  # numpy < 2
-    from numpy.core import multiarray
+    from numpy.core import multiarray  # type: ignore[no-redef]  # of another numpy than the one that is checked
 
 
 _ATTRIBUTES = {
@@ -126,11 +126,12 @@ def _refused_names(path: Path, error: Exception) -> list[str]:
 
 def _named_in_pickle(path: Path) -> list[str]:
     """Names that a plain pickle asks for, as far as it can be parsed."""
-    names, texts = set(), []
+    names: set[str] = set()
+    texts: list[str] = []
     try:
         for opcode, argument, _ in pickletools.genops(path.read_bytes()):
             if opcode.name == 'GLOBAL':
-                names.add(argument.replace(' ', '.'))
+                names.add(str(argument).replace(' ', '.'))
             elif opcode.name == 'STACK_GLOBAL':
                 names.add('.'.join(texts[-2:]))
             elif isinstance(argument, str):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mmkd_ext.distill.features import FrozenTeacher, Recorder
+from mmkd_ext.distill.features import FeatureSource, Recorder, call_of
 from mmkd_ext.distill.term import Term
 from mmkd_ext.ops.maps import pool_map
 from mmkd_ext.ops.precision import sharing
@@ -123,7 +123,7 @@ class Distillation:
         ValueError: A tap is malformed.
     """
 
-    def __init__(self, student: nn.Module, teachers: Mapping[str, FrozenTeacher], terms: Sequence[Term]) -> None:
+    def __init__(self, student: nn.Module, teachers: Mapping[str, FeatureSource], terms: Sequence[Term]) -> None:
         self.teachers = teachers
         self.terms = terms
         self.diagnosing = False
@@ -175,7 +175,7 @@ class Distillation:
 
     @torch.compiler.disable
     def _before_forward(self, student: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        call = _named(args, kwargs)
+        call = call_of(args, **kwargs)
         if not _is_training_step(student, call):
             return
         needed = {term.of for term in self.terms if self._factors[term.name]}
@@ -194,7 +194,7 @@ class Distillation:
     def _after_forward(
         self, student: nn.Module, args: tuple, kwargs: dict[str, Any], losses: Any
     ) -> dict[str, Any] | None:
-        call = _named(args, kwargs)
+        call = call_of(args, **kwargs)
         if not _is_training_step(student, call):
             return None
         teacher_features, self._teacher_features = self._teacher_features, {}
@@ -245,11 +245,6 @@ class Distillation:
             statistics[f'share_{term.name}'] = loss_share(losses[f'loss_{term.name}'], losses)
             statistics |= diagnose(term, student_features, of_teacher, num_samples)
         return statistics
-
-
-def _named(args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of an OpenMMLab model's forward by name."""
-    return {**dict(zip(('inputs', 'data_samples', 'mode'), args, strict=False)), **kwargs}
 
 
 def _is_training_step(student: nn.Module, call: dict[str, Any]) -> bool:
@@ -305,11 +300,12 @@ class TeacherCost:
             return None
         total = self._step.seconds()
         parts = {name: watch.seconds() for name, watch in self._teachers.items()}
-        if total is None or None in parts.values():
+        done = {name: part for name, part in parts.items() if part is not None}
+        if total is None or len(done) < len(parts):
             return None
         self._is_told = True
         mean_ms = 1000 / self.num_steps
-        shares = [f'{name} {part / total:.0%} ({part * mean_ms:.1f} ms)' for name, part in parts.items()]
+        shares = [f'{name} {part / total:.0%} ({part * mean_ms:.1f} ms)' for name, part in done.items()]
         return (
             f"share of the teachers' forwards in a step of {total * mean_ms:.1f} ms without data loading, mean of "
             f'{self.num_steps} steps: {", ".join(shares)}'
@@ -393,7 +389,7 @@ def diagnose(
     """
     statistics: dict[str, Tensor] = {}
     names = pair_names(term.name, len(term.pairs))
-    for place in term.layer_choice.active(student_features, teacher_features):
+    for place in term.active(student_features, teacher_features):
         tap_S, tap_T = term.pairs[place]
         student, teacher = student_features[tap_S], teacher_features[tap_T]
         statistics |= _compare(names[place], student, teacher, num_samples, term.agreement)

@@ -3,19 +3,31 @@
 Shape suffixes: N images, C channels, H x W pixels.
 """
 
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-__all__ = ['AllTapsFired', 'FrozenTeacher', 'InputAdapter', 'Normalization', 'Recorder', 'Tap']
+from mmkd_ext.ops.checks import near_misses
+
+__all__ = [
+    'AllTapsFired',
+    'FeatureSource',
+    'FrozenTeacher',
+    'InputAdapter',
+    'Normalization',
+    'Recorder',
+    'Tap',
+    'call_of',
+    'normalization_of',
+    'reverses_channels',
+]
 
 _GRAMMAR = re.compile(r'(?P<path>[^\s\[\]:.]+(?:\.[^\s\[\]:.]+)*)(?P<input>:in)?(?:\[(?P<index>-?\d+)\])?')
 
@@ -65,11 +77,8 @@ class Tap:
         modules = dict(model.named_modules())
         if self.path in modules:
             return modules[self.path]
-        names = [name for name in modules if name]
-        last_word = self.path.rpartition('.')[2]
-        alike = [name for name in names if name.rpartition('.')[2] == last_word]
-        near = list(dict.fromkeys(difflib.get_close_matches(self.path, names) + alike))[:5]
-        hint = f'did you mean one of {near}?' if near else f'its children are {[n for n, _ in model.named_children()]}'
+        children = [name for name, _ in model.named_children()]
+        hint = near_misses(self.path, filter(None, modules)) or f'its children are {children}'
         raise KeyError(f'{caller}: expected a module {self.path!r} (tap {str(self)!r}) but found none; {hint}')
 
     def pick(self, value: Any, caller: str) -> torch.Tensor:
@@ -248,6 +257,25 @@ class Recorder:
 # A model that teaches and is never changed.
 
 
+def call_of(batch: Any, **more: Any) -> dict[str, Any]:
+    """Return the arguments of an OpenMMLab model's forward by name.
+
+    Args:
+        batch: What a data preprocessor returns, a dict or a tuple (inputs, data_samples); or positional arguments,
+            (inputs, data_samples, mode).
+        **more: More arguments; they win.
+    """
+    named = batch if isinstance(batch, Mapping) else zip(('inputs', 'data_samples', 'mode'), batch, strict=False)
+    return {**dict(named), **more}
+
+
+class FeatureSource(Protocol):
+    """What gives the tapped tensors of a batch: a frozen teacher, one with a cache, a model in training."""
+
+    def features(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Return the tensors by tap for a call as of an OpenMMLab model's forward."""
+
+
 class FrozenTeacher:
     """The teacher: in eval mode, without gradients, outside of the student's module tree.
 
@@ -298,7 +326,7 @@ class FrozenTeacher:
     def to(self, device: torch.device | str) -> 'FrozenTeacher':
         """Move the model; the student's device is the right one."""
         self.model.to(device)
-        if hasattr(self.adapt, 'to'):
+        if isinstance(self.adapt, InputAdapter):
             self.adapt.to(device)
         return self
 
@@ -340,9 +368,8 @@ class FrozenTeacher:
         for view in views:
             if stem is not None and view.ndim == 4 and view.shape[1] != stem.in_channels:
                 raise ValueError(
-                    f'{self.caller}: expected inputs of {stem.in_channels} channels but the student gets images '
-                    'of shape '
-                    f'{tuple(view.shape)}; use a teacher for the same kind of images'
+                    f'{self.caller}: expected inputs of {stem.in_channels} channels but the student gets images of '
+                    f'shape {tuple(view.shape)}; use a teacher for the same kind of images'
                 ) from error
 
 
@@ -364,6 +391,20 @@ class Normalization:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     flips_channels: bool = False
+
+
+def reverses_channels(preprocessor: Any) -> bool:
+    """Whether a data preprocessor of OpenMMLab reverses the channels of its images; False for none."""
+    # The names of the same switch here, in mmpretrain, and in mmengine and mmseg.
+    return any(getattr(preprocessor, name, False) for name in ('to_rgb', '_channel_conversion', 'channel_conversion'))
+
+
+def normalization_of(preprocessor: Any) -> Normalization | None:
+    """Return what a data preprocessor of OpenMMLab does to pixels; None for none, or one that does nothing to them."""
+    flips, mean = reverses_channels(preprocessor), getattr(preprocessor, 'mean', None)
+    if mean is None:
+        return Normalization(flips_channels=True) if flips else None
+    return Normalization(tuple(mean.flatten().tolist()), tuple(preprocessor.std.flatten().tolist()), flips)
 
 
 class InputAdapter:
@@ -450,15 +491,13 @@ class InputAdapter:
         if not isinstance(x_NCHW, Tensor) or x_NCHW.ndim != 4 or not x_NCHW.is_floating_point():
             found = f'{x_NCHW.dtype} of shape {tuple(x_NCHW.shape)}' if isinstance(x_NCHW, Tensor) else type(x_NCHW)
             raise TypeError(
-                f'{self.caller}: expected float images (N, C, H, W), or a list of them, to adapt to the teacher '
-                'but got '
-                f"{found}; give the teacher the student's normalization and size"
+                f'{self.caller}: expected float images (N, C, H, W), or a list of them, to adapt to the teacher but '
+                f"got {found}; give the teacher the student's normalization and size"
             )
         if self._shift.shape[1] not in (1, x_NCHW.shape[1]):  # broadcasting would make up channels
             raise ValueError(
-                f'{self.caller}: expected inputs of {self._shift.shape[1]} channels but the student gets images '
-                'of shape '
-                f'{tuple(x_NCHW.shape)}; use a teacher for the same kind of images'
+                f'{self.caller}: expected inputs of {self._shift.shape[1]} channels but the student gets images of '
+                f'shape {tuple(x_NCHW.shape)}; use a teacher for the same kind of images'
             )
         y_NCHW = x_NCHW.float()
         if self.flips_channels:

@@ -1,8 +1,6 @@
-"""Weights of several candidate pairs of layers, without anything to train.
+"""One loss of those of several candidate pairs of layers, without anything to train.
 
-Shape suffixes: P pairs of a student's and a teacher's layer.
-
-Shape suffixes: P pairs, N samples, D dims.
+Shape suffixes: P pairs of a student's and a teacher's layer, S student, T teacher.
 """
 
 from collections.abc import Mapping, Sequence
@@ -81,7 +79,7 @@ def pair_factors(mean: Tensor) -> Tensor:
 
 
 # --------------------------------------------------------------------------------------------------
-# Makes one loss of the losses of several pairs of layers, without anything that is trained.
+# Ways to make one loss of several, by the names that a config gives them.
 
 Pairs = Sequence[tuple[str, str]]
 Features = Mapping[str, Tensor]
@@ -212,6 +210,8 @@ class AdaptiveChoice(NormalizedChoice):
 
     def weights(self) -> Tensor:
         """Return those of the last step."""
+        assert self.first is not None  # combine() has noted both
+        assert self.mean is not None
         return pair_weights(self.first.to(self.mean.device), self.mean)
 
 

@@ -9,11 +9,13 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.dist import gather, get_comm_device, get_dist_info
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from mmkd_ext.distill import CachedTeacher, FeatureStore, FrozenTeacher, fingerprint, model_fingerprint
+from mmkd_ext.distill.features import FeatureSource, call_of
 from mmkd_ext.engine.runner import student_of
 from mmkd_ext.ops.maps import pool_map
 
@@ -84,7 +86,7 @@ def with_pipeline(dataset: Any, pipeline: Compose, caller: str) -> Any:
 
 
 def features_of_dataset(
-    teacher: FrozenTeacher, tap: str, student: nn.Module, dataset: Dataset, loader: DataLoader, batch_size: int
+    teacher: FeatureSource, tap: str, student: BaseModel, dataset: Any, loader: DataLoader, batch_size: int
 ) -> torch.Tensor | None:
     """Return the tapped features of all samples in the main process, None in the others.
 
@@ -106,7 +108,7 @@ def features_of_dataset(
         ValueError: If the feature is neither rows nor a map.
     """
     rank, world_size = get_dist_info()
-    share = DataLoader(
+    share: DataLoader[Any] = DataLoader(
         dataset,
         batch_size=batch_size,
         sampler=range(rank, len(dataset), world_size),
@@ -118,7 +120,7 @@ def features_of_dataset(
     own = torch.cat(parts)
     num_rows = -(-len(dataset) // world_size)
     features = _interleave(torch.nn.functional.pad(own, (0, 0, 0, num_rows - len(own))))
-    return features[: len(dataset)] if rank == 0 else None
+    return None if features is None else features[: len(dataset)]
 
 
 def _interleave(share: torch.Tensor) -> torch.Tensor | None:
@@ -131,10 +133,9 @@ def _interleave(share: torch.Tensor) -> torch.Tensor | None:
     return torch.cat(rows) if rows else None
 
 
-def _vectors(teacher: FrozenTeacher, tap: str, student: nn.Module, batch: Any) -> torch.Tensor:
+def _vectors(teacher: FeatureSource, tap: str, student: BaseModel, batch: Any) -> torch.Tensor:
     data = student.data_preprocessor(batch, False)
-    call = data if isinstance(data, dict) else dict(zip(('inputs', 'data_samples'), data, strict=False))
-    feature = teacher.features(**{**call, 'mode': 'tensor'})[tap]
+    feature = teacher.features(**call_of(data, mode='tensor'))[tap]
     return pool_map(feature.float()).cpu()
 
 

@@ -12,10 +12,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from mmkd_ext import visualization
 from mmkd_ext.distill import FrozenTeacher, Recorder
+from mmkd_ext.distill.features import call_of, reverses_channels
 from mmkd_ext.engine.runner import student_of
 from mmkd_ext.evaluation import EmbeddedSample, best_head, read_embedding, read_prediction
 from mmkd_ext.models.teacher import build_teacher, check_teacher_spec
@@ -67,6 +67,28 @@ class FinalEvaluationHook(Hook):
         """Tell whether an epoch that begins is a test, a validation on its own, or the last one of training."""
         return mode == 'test' or (mode == 'val' and (not self._is_training or runner.iter >= runner.max_iters))
 
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[BaseDataElement] | None = None,
+    ) -> None:
+        """Collect what the report needs of a batch.
+
+        Args:
+            runner: The runner.
+            batch_idx: Not used.
+            data_batch: As the model got it.
+            outputs: Predicted samples.
+        """
+        self._collect(runner, data_batch, outputs or ())
+
+    after_test_iter = after_val_iter
+
+    def _collect(self, runner: Runner, data_batch: Any, samples: Sequence[BaseDataElement]) -> None:
+        raise NotImplementedError(f'{type(self).__name__}: expected its own _collect(); define it')
+
 
 # ----------------------------------------------------------------------------------------------------
 # The report that a person sees at the end of discovery.
@@ -116,7 +138,6 @@ class DiscoveryReportHook(FinalEvaluationHook):
         self.tap = tap
         self.max_points = max_points
         self.images_per_class = images_per_class
-        self._recorder: Recorder | None = None
         self._collector: DiscoveryCollector | None = None
         self._history = CurveHistory()
         self._saved: dict[str, Any] | None = None
@@ -148,7 +169,7 @@ class DiscoveryReportHook(FinalEvaluationHook):
         self._recorder.remove()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Add the curves, with the losses of the unfinished epoch.
+        """Add the curves; the Runner keeps the losses of the unfinished epoch.
 
         Args:
             runner: The runner.
@@ -194,26 +215,13 @@ class DiscoveryReportHook(FinalEvaluationHook):
                 'report; test the checkpoint to get one'
             )
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Mapping[str, Any] | None = None
-    ) -> None:
-        """Add up the losses, without waiting for the device.
-
-        Args:
-            runner: The runner.
-            batch_idx: Not used.
-            data_batch: Not used.
-            outputs: Losses by name.
-        """
-        self._history.observe(outputs or {})
-
     def after_train_epoch(self, runner: Runner) -> None:
         """Put the mean losses of the epoch on the curves.
 
         Args:
             runner: The runner.
         """
-        self._history.add_losses(visualization.progress(runner)[0])
+        self._add_losses(runner)
 
     def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
         """Begin to collect, if the report is about this evaluation."""
@@ -221,19 +229,21 @@ class DiscoveryReportHook(FinalEvaluationHook):
             loader = runner.test_dataloader if mode == 'test' else runner.val_dataloader
             self._collector = DiscoveryCollector(len(loader.dataset), self.max_points)
 
-    def _before_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, mode: str = 'train') -> None:
-        if mode != 'train' and self._collector is not None:
+    def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Record the embedding, if the report is about this evaluation.
+
+        Args:
+            runner: Not used.
+            batch_idx: Not used.
+            data_batch: Not used.
+        """
+        if self._collector is not None:
             self._recorder.start()
 
-    def _after_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Sequence[BaseDataElement] | None = None,
-        mode: str = 'train',
-    ) -> None:
-        if mode == 'train' or self._collector is None:
+    before_test_iter = before_val_iter
+
+    def _collect(self, runner: Runner, data_batch: Any, outputs: Sequence[BaseDataElement]) -> None:
+        if self._collector is None:
             return
         embeddings = self._recorder.stop()[self.tap]
         if 'novel_logits' not in outputs[0]:
@@ -252,9 +262,8 @@ class DiscoveryReportHook(FinalEvaluationHook):
             metrics: Results of the evaluator.
         """
         if self._is_training:
-            progress, _ = visualization.progress(runner)
-            self._history.add_losses(progress)
-            self._history.add_metrics(progress, metrics or {})
+            self._add_losses(runner)
+            self._history.add_metrics(visualization.progress(runner)[0], metrics or {})
             if is_main_process():
                 self._history.save(self._folder / 'curves.json')
         self._finish(runner, runner.val_dataloader.dataset, metrics or {})
@@ -268,7 +277,18 @@ class DiscoveryReportHook(FinalEvaluationHook):
         """
         self._finish(runner, runner.test_dataloader.dataset, metrics or {})
 
-    def _finish(self, runner: Runner, dataset: Dataset, metrics: Mapping[str, Any]) -> None:
+    def _add_losses(self, runner: Runner) -> None:
+        """Put on the curves what the Runner keeps of the losses of each iteration since the last point."""
+        progress, unit = visualization.progress(runner)
+        per_unit = len(runner.train_dataloader) if unit == 'epoch' else 1
+        num_iters = round((progress - self._history.losses_end) * per_unit)
+        if num_iters:
+            scalars = runner.message_hub.log_scalars.items()
+            losses = {name: scalar for name, scalar in scalars if name.startswith('train/') and 'loss' in name}
+            means = {name.removeprefix('train/'): loss.mean(num_iters) for name, loss in losses.items()}
+            self._history.add_losses(progress, means)
+
+    def _finish(self, runner: Runner, dataset: Any, metrics: Mapping[str, Any]) -> None:
         """Gather what was collected, if anything, and let the main process write it."""
         if self._collector is None:
             return
@@ -278,9 +298,9 @@ class DiscoveryReportHook(FinalEvaluationHook):
         if discovery is not None:
             self._write(runner, discovery, dataset, metrics)
 
-    def _write(self, runner: Runner, discovery: Discovery, dataset: Dataset, metrics: Mapping[str, Any]) -> None:
+    def _write(self, runner: Runner, discovery: Discovery, dataset: Any, metrics: Mapping[str, Any]) -> None:
         settings = visualization.run_settings(runner, is_training=self._is_training)
-        is_bgr = getattr(student_of(runner).data_preprocessor, 'to_rgb', False)
+        is_bgr = reverses_channels(student_of(runner).data_preprocessor)
 
         def read_image(position: int) -> np.ndarray:
             return visualization.thumbnail(dataset, position, discovery.assignments[position], is_bgr=is_bgr)
@@ -404,23 +424,16 @@ class NeighbourReportHook(FinalEvaluationHook):
         if self._is_final(runner, mode):
             self._samples = []
 
-    def _after_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Sequence[BaseDataElement] | None = None,
-        mode: str = 'train',
-    ) -> None:
-        if mode == 'train' or self._samples is None:
+    def _collect(self, runner: Runner, data_batch: Any, outputs: Sequence[BaseDataElement]) -> None:
+        if self._samples is None:
             return
-        of_teacher = [None] * len(outputs) if self._teacher is None else self._embed(runner, data_batch)
+        of_teacher = [None] * len(outputs) if self._teacher is None else self._embed(runner, self._teacher, data_batch)
         samples = [read_embedding(sample.to_dict(), 'NeighbourReportHook') for sample in outputs]
         self._samples += zip(samples, of_teacher, strict=True)
 
-    def _embed(self, runner: Runner, data_batch: Any) -> np.ndarray:
+    def _embed(self, runner: Runner, teacher: FrozenTeacher, data_batch: Any) -> np.ndarray:
         data = student_of(runner).data_preprocessor(data_batch, False)
-        embedding = self._teacher.features(data['inputs'], data['data_samples'], mode='tensor')[self.teacher_tap]
+        embedding = teacher.features(**call_of(data, mode='tensor'))[self.teacher_tap]
         return embedding.flatten(1).float().cpu().numpy()
 
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, Any] | None = None) -> None:
@@ -441,7 +454,7 @@ class NeighbourReportHook(FinalEvaluationHook):
         """
         self._finish(runner, runner.test_dataloader.dataset)
 
-    def _finish(self, runner: Runner, dataset: Dataset) -> None:
+    def _finish(self, runner: Runner, dataset: Any) -> None:
         """Gather what was collected, if anything, and let the main process draw it."""
         if self._samples is None:
             return
@@ -450,7 +463,7 @@ class NeighbourReportHook(FinalEvaluationHook):
         if is_main_process():
             self._draw(runner, dataset, samples)
 
-    def _draw(self, runner: Runner, dataset: Dataset, samples: Sequence[tuple[EmbeddedSample, np.ndarray]]) -> None:
+    def _draw(self, runner: Runner, dataset: Any, samples: Sequence[tuple[EmbeddedSample, np.ndarray]]) -> None:
         num_queries = min(self.num_queries, len(samples))
         queries = np.sort(np.random.default_rng(self.seed).permutation(len(samples))[:num_queries]).tolist()
         embeddings = {_STUDENT: [sample.embedding for sample, _ in samples]}
@@ -458,9 +471,7 @@ class NeighbourReportHook(FinalEvaluationHook):
             embeddings = {_TEACHER: [embedding for _, embedding in samples], **embeddings}
         found = {name: self._search(np.stack(rows), queries) for name, rows in embeddings.items()}
         class_names = getattr(dataset, 'metainfo', {}).get('classes')
-        preprocessor = student_of(runner).data_preprocessor
-        # The name of the switch here, and in mmpretrain.
-        is_bgr = any(getattr(preprocessor, name, False) for name in ('to_rgb', '_channel_conversion'))
+        is_bgr = reverses_channels(student_of(runner).data_preprocessor)
 
         def image(position: int, query: int) -> GalleryImage:
             label = samples[position][0].label

@@ -63,12 +63,11 @@ class ExactResumeHook(Hook):
 
     def __init__(self) -> None:
         self.first_batch = 0
-        self._batches: ResumableBatchSampler | None = None
         self._loaded: dict[str, Any] | None = None
         self._local_states: list[dict[str, Any]] | None = None
         self._position = 0
         self._validated = -1
-        self._outside_validation: dict[str, Any] | None = None
+        self._outside_validation: dict[str, Any] = {}
 
     def before_save_in_all_processes(self, runner: Runner) -> None:
         """Collect the states of all processes in the main one.
@@ -152,7 +151,7 @@ class ExactResumeHook(Hook):
         """
         loop = runner.train_loop
         self._batches.epoch, self._position = runner.epoch, self.first_batch
-        if self.first_batch == 0:
+        if self.first_batch == 0 or self._loaded is None:
             return
         restore_local_state(self._loaded['local_states'][get_rank()], student_of(runner))
         if not isinstance(loop, IterBasedTrainLoop):
@@ -194,7 +193,7 @@ class ExactResumeHook(Hook):
             runner: The runner.
         """
         set_random_state(self._outside_validation)
-        self._outside_validation = None
+        self._outside_validation = {}
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Note that the validation of this iteration is done.
@@ -296,6 +295,8 @@ class AtomicCheckpointHook(CheckpointHook):
         *args: Those of ``CheckpointHook``.
         **kwargs: Those of ``CheckpointHook``.
     """
+
+    backend_args: dict[str, Any] | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

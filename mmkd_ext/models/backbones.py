@@ -1,6 +1,7 @@
-"""What the residual networks of the CIFAR benchmarks have in common: three stages, of which one chooses maps."""
+"""Backbones for small images: a plain one, the residual networks of the CIFAR benchmarks, and a pooling neck."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule, Sequential
@@ -10,7 +11,10 @@ from mmkd_ext.registry import MODELS
 
 __all__ = ['HE_NORMAL', 'CIFARResNet', 'CIFARStages', 'ConvNet', 'MaxPooling', 'WideResNet']
 
-HE_NORMAL = [dict(type='Kaiming', layer='Conv2d'), dict(type='Constant', layer='BatchNorm2d', val=1)]
+HE_NORMAL: list[dict[str, Any]] = [
+    dict(type='Kaiming', layer='Conv2d'),
+    dict(type='Constant', layer='BatchNorm2d', val=1),
+]
 
 
 class CIFARStages(BaseModule):
@@ -170,7 +174,7 @@ class _BasicBlock(BaseModule):
             nn.Conv2d(width, width, 3, padding=1, bias=False),
             nn.BatchNorm2d(width),
         )
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or width_in != width:
             self.shortcut = nn.Sequential(nn.Conv2d(width_in, width, 1, stride, bias=False), nn.BatchNorm2d(width))
 
@@ -220,7 +224,8 @@ class WideResNet(CIFARStages):
         widths = [16, 16 * widen_factor, 32 * widen_factor, 64 * widen_factor]
         stem = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
         super().__init__(stem, widths, _PreActivationBlock, (depth - 4) // 6, out_indices, init_cfg)
-        self.stages[-1].append(nn.BatchNorm2d(widths[-1])).append(nn.ReLU())
+        last: Sequential = self.stages[-1]
+        last.append(nn.BatchNorm2d(widths[-1])).append(nn.ReLU())
 
 
 class _PreActivationBlock(BaseModule):
@@ -235,7 +240,7 @@ class _PreActivationBlock(BaseModule):
             nn.ReLU(),
             nn.Conv2d(width, width, 3, padding=1, bias=False),
         )
-        self.shortcut = None
+        self.shortcut: nn.Module | None = None
         if stride > 1 or width_in != width:
             self.shortcut = nn.Conv2d(width_in, width, 1, stride, bias=False)
 

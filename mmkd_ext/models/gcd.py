@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
+from mmkd_ext.heads.embedding_head import write_embeddings
 from mmkd_ext.models.multi_view import (
     ModuleConfig,
     MultiViewModel,
@@ -97,10 +98,7 @@ class GCD(MultiViewModel):
         """
         embedding_BD = self._embed(views).squeeze(0)
         if self.cluster_head is None:
-            samples = [BaseDataElement() for _ in embedding_BD] if data_samples is None else list(data_samples)
-            for sample, embedding_D in zip(samples, embedding_BD, strict=True):
-                sample.embedding = embedding_D
-            return samples
+            return write_embeddings(data_samples, embedding_BD)
         logits_BC = self.cluster_head(embedding_BD)
         return write_predictions(
             data_samples,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd_ext.heads import Prototypes
+from mmkd_ext.ops.checks import labels_of_batch
 from mmkd_ext.ops.distributed import joint_count, sum_with_grad
 from mmkd_ext.registry import MODELS
 from mmkd_ext.transforms.batch import BatchCompose
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 
-def _is_tensors(value: object, dim: int) -> bool:
+def _is_tensors(value: Any, dim: int) -> bool:
     is_list = isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0
     return is_list and all(isinstance(item, Tensor) and item.dim() == dim for item in value)
 
@@ -57,7 +58,7 @@ def _describe(value: object) -> str:
     return f'a {type(value).__name__}'
 
 
-def _batched(inputs: object) -> Tensor | list[Tensor]:
+def _batched(inputs: Any) -> Tensor | list[Tensor]:
     """Turn any layout of the two collate functions of mmengine into (B, c, h, w) tensors, one per view."""
     if isinstance(inputs, Tensor) and inputs.dim() == 4:
         return inputs
@@ -198,13 +199,13 @@ def batch_labels(
         TypeError: Samples or labels are missing.
         ValueError: The number of labels is not B, or a label is not below K.
     """
-    if data_samples is None or not all('gt_label' in sample for sample in data_samples):
+    labels_B = labels_of_batch(data_samples)
+    if labels_B is None:
         raise TypeError(
             f'{caller}: expected data_samples with gt_label (-1 when unlabelled) to compute a loss but some are '
-            'missing; '
-            'end the pipeline with PackInputs'
+            'missing; end the pipeline with PackInputs'
         )
-    labels_B = torch.cat([sample.gt_label for sample in data_samples]).cpu()
+    labels_B = labels_B.cpu()
     if len(labels_B) != num_rows:
         raise ValueError(
             f'{caller}: expected one label per row but got {len(labels_B)} labels for {num_rows} rows; '
@@ -327,7 +328,7 @@ ModuleConfig = nn.Module | dict[str, Any]
 Samples = Sequence[BaseDataElement]
 
 
-def build_module(module: ModuleConfig | None) -> nn.Module | None:
+def build_module(module: ModuleConfig | None) -> Any:
     """Build a part of a model from its config; a module, or ``None``, is returned as it is."""
     return MODELS.build(module) if isinstance(module, dict) else module
 

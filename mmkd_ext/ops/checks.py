@@ -1,7 +1,9 @@
 """What several functions of this package demand of their arguments."""
 
+import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +14,8 @@ __all__ = [
     'check_not_negative',
     'check_pair',
     'check_positive',
+    'labels_of_batch',
+    'near_misses',
     'refuse_second_derivative',
 ]
 
@@ -135,3 +139,34 @@ def refuse_second_derivative(caller: str) -> None:
 def _check_number(caller: str, name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f'{caller}: expected {name} to be a number but got {value!r}; write it as a float')
+
+
+def near_misses(name: str, names: Iterable[str]) -> str:
+    """Return what a message says of a name that does not exist: those that it may have been meant to be.
+
+    Args:
+        name: What was asked for.
+        names: Those that exist. Of dotted ones, those with the same last word count too.
+
+    Returns:
+        "did you mean one of [...]?", at most five names; nothing where none is near.
+    """
+    names = list(names)
+    last_word = name.rpartition('.')[2]
+    alike = [other for other in names if other.rpartition('.')[2] == last_word]
+    near = list(dict.fromkeys([*difflib.get_close_matches(name, names), *alike]))[:5]
+    return f'did you mean one of {near}?' if near else ''
+
+
+def labels_of_batch(data_samples: Iterable[Any] | None) -> Tensor | None:
+    """Return the labels of a batch of data samples.
+
+    Args:
+        data_samples: B samples of OpenMMLab with ``gt_label`` (1,).
+
+    Returns:
+        (B,), on the device of the labels; None if there are no samples, or one has no label.
+    """
+    labels = [getattr(sample, 'gt_label', None) for sample in data_samples or ()]
+    known = [label for label in labels if label is not None]
+    return torch.cat(known) if known and len(known) == len(labels) else None

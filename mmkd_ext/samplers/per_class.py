@@ -1,5 +1,7 @@
 """Batches with so many samples of a class, or of the labelled and the unlabelled ones."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch.utils.data import Sampler
@@ -7,7 +9,7 @@ from torch.utils.data import Sampler
 from mmkd_ext.registry import DATA_SAMPLERS
 from mmkd_ext.samplers.planned import PlannedBatchSampler, draw_distinct, group_members, labels_of
 
-__all__ = ['EpisodeBatchSampler', 'MPerClassBatchSampler']
+__all__ = ['EpisodeBatchSampler', 'MPerClassBatchSampler', 'QuotaBatchSampler']
 
 
 @DATA_SAMPLERS.register_module()
@@ -48,12 +50,13 @@ class MPerClassBatchSampler(PlannedBatchSampler):
             )
         self.samples_per_class = samples_per_class
         self._num_batches = num_batches
-        self._members, self._size_G = group_members(labels_of(sampler.dataset, type(self).__name__))
+        self._members, self._size_G = group_members(labels_of(self.sampler.dataset, type(self).__name__))
         available = int(np.minimum(self._size_G, samples_per_class).sum())
-        if available < batch_size * sampler.world_size:
+        world_size = self.sampler.world_size
+        if available < batch_size * world_size:
             raise ValueError(
-                f'MPerClassBatchSampler: expected at least {batch_size * sampler.world_size} samples for a step of '
-                f'{sampler.world_size} processes but {len(self._size_G)} classes with up to {samples_per_class} each '
+                f'MPerClassBatchSampler: expected at least {batch_size * world_size} samples for a step of '
+                f'{world_size} processes but {len(self._size_G)} classes with up to {samples_per_class} each '
                 f'give {available}; raise samples_per_class, or lower the batch size'
             )
 
@@ -129,7 +132,7 @@ class EpisodeBatchSampler(PlannedBatchSampler):
         self.num_ways, self.num_shots, self.num_queries = num_ways, num_shots, num_queries
         self.num_episodes = num_episodes
         self.seed = seed
-        self._members, self._size_G = group_members(labels_of(sampler.dataset, type(self).__name__))
+        self._members, self._size_G = group_members(labels_of(self.sampler.dataset, type(self).__name__))
         self._check()
 
     def __len__(self) -> int:
@@ -218,13 +221,14 @@ class QuotaBatchSampler(PlannedBatchSampler):
             )
         self.drop_last = drop_last
         self.quotas = (batch_size - num_unlabelled, num_unlabelled)
-        labelled = _labelled_mask(sampler.dataset)
+        labelled = _labelled_mask(self.sampler.dataset)
         self._pools = (np.flatnonzero(labelled), np.flatnonzero(~labelled))
         for kind, pool, quota in zip(('labelled', 'unlabelled'), self._pools, self.quotas, strict=True):
-            if len(pool) < quota * sampler.world_size:
+            world_size = self.sampler.world_size
+            if len(pool) < quota * world_size:
                 raise ValueError(
-                    f'QuotaBatchSampler: expected at least {quota} x {sampler.world_size} processes {kind} images but '
-                    f'got {len(pool)}; lower the quota, the batch size or the number of processes'
+                    f'QuotaBatchSampler: expected at least {quota} x {world_size} processes {kind} images but got '
+                    f'{len(pool)}; lower the quota, the batch size or the number of processes'
                 )
 
     def __len__(self) -> int:
@@ -252,7 +256,7 @@ class QuotaBatchSampler(PlannedBatchSampler):
         return np.concatenate(passes)[: len(self)]
 
 
-def _labelled_mask(dataset: object) -> np.ndarray:
+def _labelled_mask(dataset: Any) -> np.ndarray:
     mask = getattr(dataset, 'labelled', None)
     if mask is None:
         raise TypeError(
