@@ -16,7 +16,8 @@ from torch import Tensor
 from mmkd_ext import visualization
 from mmkd_ext.distill import FrozenTeacher, Recorder
 from mmkd_ext.distill.features import call_of, reverses_channels
-from mmkd_ext.engine.runner import student_of
+from mmkd_ext.engine.runner import progress as run_progress
+from mmkd_ext.engine.runner import run_settings, student_of
 from mmkd_ext.evaluation import EmbeddedSample, best_head, read_embedding, read_prediction
 from mmkd_ext.models.teacher import build_teacher, check_teacher_spec
 from mmkd_ext.ops.distances import unit_rows
@@ -196,7 +197,7 @@ class DiscoveryReportHook(FinalEvaluationHook):
         """
         super().before_train(runner)
         on_disk, self._history = self._history, CurveHistory()
-        progress, unit = visualization.progress(runner)
+        progress, unit = run_progress(runner)
         if progress:
             self._history = CurveHistory(self._saved)
             self._history.fill_up(on_disk, until=progress)
@@ -263,7 +264,7 @@ class DiscoveryReportHook(FinalEvaluationHook):
         """
         if self._is_training:
             self._add_losses(runner)
-            self._history.add_metrics(visualization.progress(runner)[0], metrics or {})
+            self._history.add_metrics(run_progress(runner)[0], metrics or {})
             if is_main_process():
                 self._history.save(self._folder / 'curves.json')
         self._finish(runner, runner.val_dataloader.dataset, metrics or {})
@@ -279,7 +280,7 @@ class DiscoveryReportHook(FinalEvaluationHook):
 
     def _add_losses(self, runner: Runner) -> None:
         """Put on the curves what the Runner keeps of the losses of each iteration since the last point."""
-        progress, unit = visualization.progress(runner)
+        progress, unit = run_progress(runner)
         per_unit = len(runner.train_dataloader) if unit == 'epoch' else 1
         num_iters = round((progress - self._history.losses_end) * per_unit)
         if num_iters:
@@ -299,7 +300,7 @@ class DiscoveryReportHook(FinalEvaluationHook):
             self._write(runner, discovery, dataset, metrics)
 
     def _write(self, runner: Runner, discovery: Discovery, dataset: Any, metrics: Mapping[str, Any]) -> None:
-        settings = visualization.run_settings(runner, is_training=self._is_training)
+        settings = run_settings(runner, is_training=self._is_training)
         is_bgr = reverses_channels(student_of(runner).data_preprocessor)
 
         def read_image(position: int) -> np.ndarray:
