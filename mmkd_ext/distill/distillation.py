@@ -17,6 +17,7 @@ from torch.func import functional_call
 
 from mmkd_ext.distill.features import FeatureSource, Recorder, call_of
 from mmkd_ext.distill.term import Term
+from mmkd_ext.io import table
 from mmkd_ext.ops.maps import pool_map
 from mmkd_ext.ops.precision import sharing
 from mmkd_ext.scores.similarity import collapse, linear_cka
@@ -30,7 +31,6 @@ __all__ = [
     'pair_names',
     'rehearse',
     'same_randomness',
-    'table',
     'term_table',
 ]
 
@@ -316,7 +316,7 @@ class TeacherCost:
         return self.warm_up < self._num_begun <= self.warm_up + self.num_steps
 
 
-# ----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Runs a model once without leaving a trace, to find mistakes before training begins.
 
 
@@ -358,7 +358,7 @@ def rehearse(model: nn.Module, **call: Any) -> Any:
             present.update(before)
 
 
-# ----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # What is worth watching about a term while the student learns.
 
 
@@ -450,23 +450,6 @@ def _one_row_each(x: Tensor) -> Tensor:
 
 # --------------------------------------------------------------------------------------------------
 # The start-up report: what was connected to what.
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Align columns.
-
-    Args:
-        header: Titles of the columns.
-        rows: As many texts in each.
-
-    Returns:
-        One line per row, indented by two spaces.
-    """
-    lines = [header, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    return '\n'.join(
-        '  ' + '  '.join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
 
 
 def term_table(terms: Sequence[Term], shapes: Mapping[str, Sequence[tuple[torch.Size, torch.Size]]]) -> str:

@@ -139,7 +139,7 @@ def _vectors(teacher: FeatureSource, tap: str, student: BaseModel, batch: Any) -
     return pool_map(feature.float()).cpu()
 
 
-# ----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # What tells whether stored features of a teacher are those of this run: the samples, and how they are looked at.
 
 _NOT_OF_THE_VIEW = {'_device', 'batch_augments', 'caller'}

@@ -148,7 +148,7 @@ class CosineHead(BaseModule):
         return self.prototypes(features)
 
 
-# ----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Several linear maps of one shape, applied in one kernel.
 
 
@@ -195,8 +195,6 @@ class MultiLinear(nn.Module):
 
 # --------------------------------------------------------------------------------------------------
 # Discovery head: several projectors, each with its own unit prototypes.
-#
-# Shape legend: H heads, B batch rows, D dims, N novel classes.
 
 
 @MODELS.register_module()

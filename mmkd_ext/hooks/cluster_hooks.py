@@ -129,7 +129,7 @@ class ClusterHook(Hook):
         self._head.centre.copy_(centre)
 
 
-# ----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Superclasses for SUR, computed once before training.
 
 Pipeline = list[Mapping[str, Any]]

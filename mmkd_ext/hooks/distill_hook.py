@@ -21,10 +21,11 @@ from mmkd_ext.distill import (
     WeightSchedule,
     same_randomness,
 )
-from mmkd_ext.distill.distillation import table, term_table
+from mmkd_ext.distill.distillation import term_table
 from mmkd_ext.distill.features import call_of
 from mmkd_ext.engine.runner import student_of
 from mmkd_ext.engine.teacher_features import build_cached_teacher
+from mmkd_ext.io import table
 from mmkd_ext.models.teacher import Teacher, build_teacher, check_teacher_spec
 from mmkd_ext.ops.checks import near_misses
 from mmkd_ext.registry import HOOKS, MODELS

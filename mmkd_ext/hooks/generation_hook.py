@@ -12,10 +12,9 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from mmkd_ext.distill.distillation import table
 from mmkd_ext.engine.runner import InitialState, averages_of, model_config, new_weights, student_of
 from mmkd_ext.hooks.distill_hook import TERM_STATES, DistillHook
-from mmkd_ext.io import replacing, sha256, write_text
+from mmkd_ext.io import replacing, sha256, table, write_text
 from mmkd_ext.registry import HOOKS
 
 __all__ = ['GenerationHook']

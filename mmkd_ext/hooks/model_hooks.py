@@ -115,7 +115,7 @@ def _metainfo(dataloader: Any) -> Mapping[str, Any]:
     return getattr(dataloader.dataset, 'metainfo', {})
 
 
-# ----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Batch norm over all processes where torch's own does not work.
 
 
@@ -141,7 +141,7 @@ class SyncBatchNormHook(Hook):
         print_log(f'{count} batch norms take their statistics over all processes', logger='current')
 
 
-# ----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Statistics behind the choice of the best discovery head.
 
 
@@ -185,7 +185,7 @@ def _novel_heads(runner: Runner) -> list[NovelHead]:
     return [module for module in student_of(runner).modules() if isinstance(module, NovelHead)]
 
 
-# ----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The schedule of SimGCD's self-distillation.
 
 

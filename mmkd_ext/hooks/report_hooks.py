@@ -91,7 +91,7 @@ class FinalEvaluationHook(Hook):
         raise NotImplementedError(f'{type(self).__name__}: expected its own _collect(); define it')
 
 
-# ----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The report that a person sees at the end of discovery.
 
 _HISTORY = 'discovery_report_curves'
@@ -350,7 +350,7 @@ def _assignment(sample: Mapping[str, Any]) -> Assignment:
     )
 
 
-# ----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Pictures of what an embedding finds, teacher beside student.
 
 _STUDENT, _TEACHER = 'student', 'teacher'

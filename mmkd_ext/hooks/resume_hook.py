@@ -277,7 +277,7 @@ def _sampler(loader: DataLoader) -> Any:
     return loader.sampler if hasattr(loader.sampler, 'seed') else getattr(loader.batch_sampler, 'sampler', None)
 
 
-# ----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Checkpoints that a kill at any moment leaves usable.
 
 
@@ -353,7 +353,7 @@ class AtomicCheckpointHook(CheckpointHook):
             self.file_backend.remove(path)
 
 
-# ----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Saves a checkpoint when the process is asked to end.
 
 

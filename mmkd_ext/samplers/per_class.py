@@ -84,7 +84,7 @@ class MPerClassBatchSampler(PlannedBatchSampler):
         return classes[: 1 + np.searchsorted(filled, self.batch_size * self.sampler.world_size)]
 
 
-# ----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Episodes of few-shot learning: N ways, K shots, Q queries.
 
 
@@ -177,7 +177,7 @@ class EpisodeBatchSampler(PlannedBatchSampler):
             )
 
 
-# ----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Batches with a fixed number of labelled and of unlabelled samples.
 
 
