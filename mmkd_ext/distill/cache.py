@@ -65,7 +65,9 @@ def _text(value: Any) -> bytes:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, type):
-        return f'class {value.__module__}.{value.__qualname__}'.encode()
+        # Caches on disk outlive a move of the class to another module: it may keep the name that they know.
+        name = vars(value).get('fingerprint_name', f'{value.__module__}.{value.__qualname__}')
+        return f'class {name}'.encode()
     if value is None or isinstance(value, (bool, int, float, str, bytes)):
         return f'{type(value).__name__} {value!r}'.encode()
     raise TypeError(f'fingerprint: expected numbers, text, arrays and tensors but got {type(value).__name__}')

@@ -425,6 +425,8 @@ class InputAdapter:
         ValueError: The two normalizations are of different numbers of channels, or a number makes no sense.
     """
 
+    fingerprint_name = 'mmkd_ext.distill.inputs.InputAdapter'  # as caches of version 0.1 know it
+
     def __init__(
         self,
         student: Normalization,

@@ -90,6 +90,9 @@ class MultiViewDataPreprocessor(BaseDataPreprocessor):
             precision are fastest on recent GPUs.
     """
 
+    # As caches of version 0.1 know it.
+    fingerprint_name = 'mmkd_ext.models.data_preprocessor.MultiViewDataPreprocessor'
+
     def __init__(
         self,
         mean: Sequence[float],
