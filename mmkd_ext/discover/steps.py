@@ -22,7 +22,7 @@ from mmkd_ext.datasets.folder_images import FolderImages, scan
 from mmkd_ext.discover.inference import Predictor, discovery_result, novel_class_names, read_curves
 from mmkd_ext.discover.recipe import OutFolder, choose_recipe, discovery_config, representation_config, stage_one_config
 from mmkd_ext.io import replacing
-from mmkd_ext.models.build import read_config
+from mmkd_ext.models.teacher import read_config
 from mmkd_ext.visualization import ClassCount, DiscoveryResult, write_assignments_csv, write_html_report
 
 __all__ = ['Options', 'Stages', 'Steps', 'Trial', 'best_trial', 'judge', 'search_number']
