@@ -65,3 +65,8 @@ def test_log_of_several_starts(tmp_path):
     with pytest.raises(json.JSONDecodeError):
         io.read_scalars(tmp_path)
     assert io.read_scalars(tmp_path / 'empty') == []
+
+
+def test_columns_of_a_table_are_aligned():
+    lines = io.table(('a', 'bb', 'n'), [('longer', 'x', '1'), ('y', 'z', '10')], right=[2]).splitlines()
+    assert lines == ['  a       bb   n', '  longer  x    1', '  y       z   10']

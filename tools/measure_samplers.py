@@ -16,6 +16,7 @@ import numpy as np
 from mmengine.dataset import DefaultSampler
 from sklearn.cluster import KMeans, MiniBatchKMeans
 
+from mmkd_ext.ops.distances import unit_features
 from mmkd_ext.samplers import ClassUniformBatchSampler
 
 SIZES = {
@@ -77,7 +78,7 @@ def measure_kmeans(num_samples: int, num_dims: int, num_clusters: int) -> None:
     centres = generator.normal(size=(100, num_dims)).astype(np.float32)
     noise = generator.normal(size=(num_samples, num_dims)).astype(np.float32)
     features = centres[generator.integers(100, size=num_samples)] + 1.5 * noise
-    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    features = unit_features(features)
     # The arguments are those of mmkd_ext.functional.superclasses.
     for model in (
         KMeans(num_clusters, n_init=1, random_state=0),

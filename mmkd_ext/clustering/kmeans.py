@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
+from mmkd_ext.ops.distances import unit_features
+
 __all__ = ['Clustering', 'constrained_lloyd', 'nearest_centre', 'semi_supervised_kmeans', 'superclasses']
 
 _TILE_VALUES = 2**22
@@ -264,8 +266,7 @@ def superclasses(features_ND: np.ndarray, num_superclasses: int, *, seed: int = 
             f'superclasses: expected finite features but {num_bad} of {num_samples} samples have NaN or infinity; '
             "check the teacher's weights and normalization"
         )
-    length_N = np.linalg.norm(unit_ND, axis=1, keepdims=True)
-    np.divide(unit_ND, length_N, out=unit_ND, where=length_N > 0)
+    unit_ND = unit_features(unit_ND)
     model = _algorithm(num_superclasses, unit_ND.size, seed).fit(unit_ND)
     ids_N = _merge_small(unit_ND, model.labels_.astype(np.int64), model.cluster_centers_, min_size)
     return np.unique(ids_N, return_inverse=True)[1]

@@ -17,9 +17,10 @@ import numpy as np
 from scipy.stats import sem
 
 from mmkd_ext.clustering.kmeans import semi_supervised_kmeans
+from mmkd_ext.ops.distances import unit_features
 from mmkd_ext.scores.cluster_accuracy import cluster_accuracy
 
-__all__ = ['CurvePoint', 'NumClasses', 'estimate_num_classes', 'unit_features']
+__all__ = ['CurvePoint', 'NumClasses', 'estimate_num_classes']
 
 _GRID_POINTS = 10
 """Numbers of classes that one round of the search tries."""
@@ -264,16 +265,3 @@ def _subsample(labels_N: np.ndarray, max_samples: int, rng: np.random.Generator)
         members = rng.permutation(np.flatnonzero(labels_N == label))
         parts.append(members[: max(5, round(share * len(members)))])
     return np.sort(np.concatenate(parts))
-
-
-def unit_features(features_ND: np.ndarray) -> np.ndarray:
-    """Scale features to length 1, as clusterings and silhouettes compare them; a row of zeros stays.
-
-    Args:
-        features_ND: (N, D) floats.
-
-    Returns:
-        The same shape and dtype.
-    """
-    length_N1 = np.linalg.norm(features_ND, axis=1, keepdims=True)
-    return features_ND / np.where(length_N1 > 0, length_N1, 1)

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from mmkd_ext.checkpoint import load_checkpoint_safely
-from mmkd_ext.clustering.num_classes import unit_features
 from mmkd_ext.datasets.folder_images import FolderImages
 from mmkd_ext.discover.recipe import OutFolder
 from mmkd_ext.distill import Recorder
 from mmkd_ext.io import read_scalars
 from mmkd_ext.models.teacher import load_weights
+from mmkd_ext.ops.distances import unit_features
 from mmkd_ext.pictures import PictureInput, read_square
 from mmkd_ext.registry import MODELS
 from mmkd_ext.visualization import ClassCount, DiscoveryResult, project

@@ -1,51 +1,35 @@
 """The papers' mathematics: pure functions of tensors, without state and without any mm* package.
 
-==========================  ======================================================================  ===============
-function                    what it says                                                            source
-==========================  ======================================================================  ===============
-``rkd_distance``            distances between samples, over their mean, are alike                   RKD
-``rkd_angle``               angles of the triangles of samples are alike                            RKD
-``tuple_relation``          a relation of n samples is alike, on tuples drawn at random             RKD, general form
-``similarity_preserving``   a sample's similarities spread alike over the batch                     SP
-``correlation_congruence``  a kernel relates samples alike                                          CCKD
-``intra_category``          samples lie alike around the centre of their category                   CSKD
-``inter_category``          centres of categories are turned alike towards each other               CSKD
-``centre_regulariser``      samples lie close to the centre of their category                       CSKD's code
-``hard_dark_rank``          neighbours have the same order                                          DarkRank
-``attention_transfer``      activity spreads alike over the image                                   AT
+==========================  =======================================================================  =================
+function                    what it says                                                             source
+==========================  =======================================================================  =================
+``rkd_distance``            distances between samples, over their mean, are alike                    RKD
+``rkd_angle``               angles of the triangles of samples are alike                             RKD
+``tuple_relation``          a relation of n samples is alike, on tuples drawn at random              RKD, general form
+``similarity_preserving``   a sample's similarities spread alike over the batch                      SP
+``correlation_congruence``  a kernel relates samples alike                                           CCKD
+``intra_category``          samples lie alike around the centre of their category                    CSKD
+``inter_category``          centres of categories are turned alike towards each other                CSKD
+``centre_regulariser``      samples lie close to the centre of their category                        CSKD's code
+``hard_dark_rank``          neighbours have the same order                                           DarkRank
+``attention_transfer``      activity spreads alike over the image                                    AT
+``soft_target``             the student predicts the teacher's softened prediction                   KD
 ``triplet_loss``            samples are nearer to those of their class than to others                FaceNet, RKD
 ``contrastive_loss``        samples of one class meet, others keep a distance                        Hadsell et al.
-``prototypical_loss``       a query is nearest to the mean of its class                             Snell et al.
-``class_relation_kd``       an unlabelled sample relates to known classes as the teacher says       Cr-KD
-``swapped_prediction``      each view predicts the targets of the other views                       UNO
-``sinkhorn_knopp``          pseudo-labels that use all prototypes equally                           SwAV, UNO
-``info_nce``                a view of an image is told from other images by the image's other views   GCD
-``supervised_contrastive``  labelled images of a class attract each other                           SupCon, GCD
-``self_distillation``       each view predicts the sharper prediction of the other views            SimGCD
-``mean_entropy_gap``        all classes are used alike on average                                   SimGCD
-``soft_target``             the student predicts the teacher's softened prediction                  Hinton et al.
-``cluster_accuracy``        accuracy after the best matching of clusters to classes (v1, v2, v3)    GCD
-``normalized_mutual_info``  information shared by clusters and classes                              arithmetic mean
-``adjusted_rand_index``     pairs on which clusters and classes agree, corrected for chance         Hubert, Arabie
-``semi_supervised_kmeans``  clusters that keep labelled samples with their class                    GCD
-``estimate_num_classes``    how many classes there are                                              GCD, Rousseeuw
-``superclasses``            clusters of features, large enough to sample from                       CCKD (SUR)
-``recall_at_k``             a sample of the same class is among the nearest                         Jegou et al., RKD
-``retrieval_scores``        Recall@K, MAP@R, R-precision                                            Musgrave et al.
-``nearest_neighbours``      exact, with ties by index, in bounded memory
-``linear_cka``              how alike two representations are, for reports                          CKA
-``collapse``                how far a representation has shrunk to one point, for reports
-``nearest_prototype``       which class mean a query is nearest to
-``draw_episodes``           few-shot tasks drawn from labelled samples
-``pool_map``                a dense map as one vector per image
-``sample_tokens``           a dense map as samples at random positions, alike in both networks
-``sample_positions``        a dense map as one batch per position, alike in both networks
-``pair_weights``            which of several pairs of layers to learn from
-``angle_path``              how fast ``rkd_angle`` runs here: a compiled kernel or plain torch
-``sharing``                 losses of one step measure a batch once
-``gather_with_grad``        one batch out of the batches of all processes
-``sum_with_grad``           one loss out of the parts of all processes
-==========================  ======================================================================  ===============
+``prototypical_loss``       a query is nearest to the mean of its class                              Snell et al.
+``nearest_prototype``       which class mean a query is nearest to                                   Snell et al.
+``draw_episodes``           few-shot tasks drawn from labelled samples                               Snell et al.
+``class_relation_kd``       an unlabelled sample relates to known classes as the teacher says        Cr-KD
+``swapped_prediction``      each view predicts the targets of the other views                        UNO
+``sinkhorn_knopp``          pseudo-labels that use all prototypes equally                            SwAV, UNO
+``info_nce``                a view of an image is told from other images by the image's other views  GCD
+``supervised_contrastive``  labelled images of a class attract each other                            SupCon, GCD
+``self_distillation``       each view predicts the sharper prediction of the other views             SimGCD
+``mean_entropy_gap``        all classes are used alike on average                                    SimGCD
+==========================  =======================================================================  =================
+
+The potentials of ``tuple_relation`` are ``distance_potential``, ``angle_potential``, ``analogy_potential`` and
+``simplex_potential``; ``sample_tuples`` draws its tuples, ``keep_tuples`` chooses those of an epoch.
 
 Losses take (student, teacher), let no gradient into the teacher, compute in at least float32 whatever autocast says,
 and are finite for finite input up to 1e18, whose squares float32 holds. Defaults reproduce the official code; arguments

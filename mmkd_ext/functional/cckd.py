@@ -1,6 +1,7 @@
 """Correlation congruence for knowledge distillation (CCKD).
 
-Shape suffixes: N samples, R rows of the relation, D dims (all dimensions of a sample, flattened).
+Shape suffixes: N samples, R rows of the relation (those whose relation to all samples is computed), D dims (all
+dimensions of a sample, flattened).
 """
 
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from mmkd_ext.ops.checks import check_choice, check_pair, check_positive
 from mmkd_ext.ops.distances import gram_rows, squared_distances, unit_rows
-from mmkd_ext.ops.gram import loss_of_gram
+from mmkd_ext.ops.gram import GramSlope, loss_of_gram
 from mmkd_ext.ops.precision import full_precision
 
 __all__ = ['check_correlation_settings', 'correlation_congruence']
@@ -87,8 +88,8 @@ def correlation_congruence(
         return gap_RN.square().sum() / len(student) ** 2
     with torch.no_grad():
         width = _median_gamma(teacher_ND) if gamma == 'median' else gamma
-        relations = [_relation(x_ND, kernel, width, order, rows) for x_ND in (student_ND, teacher_ND)]
-    return _loss(caller, student_ND, *relations, rows)
+        kernels = [_kernel(x_ND, kernel, width, order, rows) for x_ND in (student_ND, teacher_ND)]
+    return _loss(caller, student_ND, *kernels, rows)
 
 
 def check_correlation_settings(caller: str, kernel: str, gamma: float | str, order: int | None) -> None:
@@ -116,38 +117,38 @@ def check_correlation_settings(caller: str, kernel: str, gamma: float | str, ord
         )
 
 
-class _Relation(NamedTuple):
+class _Kernel(NamedTuple):
     """A kernel between samples and how it changes.
 
     Attributes:
         x_ND: Features as they were multiplied.
-        kernel_RN: Its values.
+        value_RN: Its values.
         slope_RN: Their derivative in the inner products; a number where it is the same for all.
         gamma: Their derivative in either squared length is minus this times themselves; None where it is 0.
     """
 
     x_ND: Tensor
-    kernel_RN: Tensor
+    value_RN: Tensor
     slope_RN: Tensor | float
     gamma: float | Tensor | None
 
 
-def _relation(x_ND: Tensor, kernel: str, gamma: float | Tensor, order: int | None, rows: slice | None) -> _Relation:
+def _kernel(x_ND: Tensor, kernel: str, gamma: float | Tensor, order: int | None, rows: slice | None) -> _Kernel:
     if kernel == 'gaussian' and order is None:
         # Distances do not see a shift; without it the products would drown differences.
         x_ND = x_ND - x_ND.mean(dim=0)
     rows = rows or slice(0, len(x_ND))
     product_RN, length_N = gram_rows(x_ND, rows)
     if kernel == 'bilinear':
-        return _Relation(x_ND, product_RN, 1.0, None)
+        return _Kernel(x_ND, product_RN, 1.0, None)
     faded_N = gamma * length_N
     faded_R1 = faded_N[rows, None]
     product_RN.mul_(2 * gamma)
     if order is None:
-        kernel_RN = product_RN.sub_(faded_R1).sub_(faded_N).clamp_(max=0).exp_()
-        return _Relation(x_ND, kernel_RN, 2 * gamma * kernel_RN, gamma)
-    kernel_RN, below_RN = _series((faded_R1 + faded_N).neg_().exp_(), product_RN, order)
-    return _Relation(x_ND, kernel_RN, below_RN.mul_(2 * gamma), gamma)
+        value_RN = product_RN.sub_(faded_R1).sub_(faded_N).clamp_(max=0).exp_()
+        return _Kernel(x_ND, value_RN, 2 * gamma * value_RN, gamma)
+    value_RN, below_RN = _series((faded_R1 + faded_N).neg_().exp_(), product_RN, order)
+    return _Kernel(x_ND, value_RN, below_RN.mul_(2 * gamma), gamma)
 
 
 def _series(term_RN: Tensor, product_RN: Tensor, order: int) -> tuple[Tensor, Tensor]:
@@ -161,10 +162,10 @@ def _series(term_RN: Tensor, product_RN: Tensor, order: int) -> tuple[Tensor, Te
     return total_RN, below_RN
 
 
-def _loss(caller: str, student_ND: Tensor, student: _Relation, teacher: _Relation, rows: slice | None) -> Tensor:
+def _loss(caller: str, student_ND: Tensor, student: _Kernel, teacher: _Kernel, rows: slice | None) -> Tensor:
     num_samples = len(student_ND)
     with torch.no_grad():
-        gap_RN = teacher.kernel_RN.neg_().add_(student.kernel_RN)
+        gap_RN = teacher.value_RN.neg_().add_(student.value_RN)
         # Row by row: one sum over a million squares would lose digits.
         loss = torch.linalg.vector_norm(gap_RN, dim=1).square().sum() / num_samples**2
         if not student_ND.requires_grad:
@@ -173,12 +174,12 @@ def _loss(caller: str, student_ND: Tensor, student: _Relation, teacher: _Relatio
         slope_RN = student.slope_RN * gap_RN
         length_slope_N = None
         if student.gamma is not None:
-            fall_RN = gap_RN.mul_(student.kernel_RN)
+            fall_RN = gap_RN.mul_(student.value_RN)
             length_slope_N = fall_RN.sum(dim=0)
             length_slope_N[rows or slice(None)] += fall_RN.sum(dim=1)
             length_slope_N *= -student.gamma
     return loss_of_gram(
-        caller, student_ND, student.x_ND, loss, slope_RN, length_slope_N=length_slope_N, rows=rows, symmetric=True
+        caller, student_ND, loss, GramSlope(student.x_ND, slope_RN, length_slope_N, rows, is_symmetric=True)
     )
 
 

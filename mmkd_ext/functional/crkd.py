@@ -4,6 +4,7 @@ Shape suffixes: V views, H heads, U unlabelled rows, C = K + N classes, the K kn
 (H = 1) teaches all heads of the student.
 """
 
+from dataclasses import InitVar, dataclass, replace
 from typing import Any
 
 import torch
@@ -14,26 +15,65 @@ from mmkd_ext.ops.checks import check_choice, check_dims, check_positive, refuse
 from mmkd_ext.ops.distributed import joint_count, log_share, sum_with_grad
 from mmkd_ext.ops.precision import full_precision
 
-__all__ = ['check_class_relation_settings', 'class_relation_kd']
+__all__ = ['ClassRelationSettings', 'class_relation_kd']
 
 # Logits at their temperature of which no largest need be subtracted before the exponential.
 _SMALL = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassRelationSettings:
+    r"""Settings of :func:`class_relation_kd`, in the notation used there; defaults are those of the official code.
+
+    Args:
+        temperature: :math:`\tau`, which the classifier is trained with.
+        kd_temperature: :math:`T`, which softens both distributions further.
+        divergence: Code ``'ce'``, cross-entropy, whose minimum is the teacher's entropy and not zero; paper ``'kl'``.
+            The values differ by that entropy times the weight, so gradients differ wherever the weight carries one.
+        weight: ``'normalized'`` for :math:`g(\eta)` as in code and paper, ``'none'`` for 1 (ablation).
+        weight_temperature: :math:`\tau_w`. Code None, meaning :math:`\tau T`, which makes weights nearly flat; paper
+            :math:`\tau`.
+        detach_weight: Code False; True takes the weight as a constant. The paper calls it learnable.
+        scale_by_squared_temperature: Code True; False leaves out :math:`T^2`, which the paper does not have.
+        weight_mean: Code ``'joint'``, one mean of :math:`\eta` over views, heads and samples; paper
+            ``'per_view_head'``, the mean over the samples of the batch.
+        caller: Function or class that speaks in the error.
+
+    Raises:
+        TypeError: If a temperature is not a number.
+        ValueError: If a setting is unknown or out of range.
+    """
+
+    temperature: float = 0.1
+    kd_temperature: float = 4.0
+    divergence: str = 'ce'
+    weight: str = 'normalized'
+    weight_temperature: float | None = None
+    detach_weight: bool = False
+    scale_by_squared_temperature: bool = True
+    weight_mean: str = 'joint'
+    caller: InitVar[str] = 'class_relation_kd'
+
+    def __post_init__(self, caller: str) -> None:
+        check_positive(caller, temperature=self.temperature, kd_temperature=self.kd_temperature)
+        if self.weight_temperature is not None:
+            check_positive(caller, weight_temperature=self.weight_temperature)
+        check_choice(caller, ('ce', 'kl'), divergence=self.divergence)
+        check_choice(caller, ('normalized', 'none'), weight=self.weight)
+        check_choice(caller, ('joint', 'per_view_head'), weight_mean=self.weight_mean)
+
+
+_OFFICIAL = ClassRelationSettings()
 
 
 @full_precision
 def class_relation_kd(
     student: Tensor,
     teacher: Tensor,
+    settings: ClassRelationSettings = _OFFICIAL,
     *,
-    temperature: float = 0.1,
-    kd_temperature: float = 4.0,
-    divergence: str = 'ce',
-    weight: str = 'normalized',
-    weight_temperature: float | None = None,
-    detach_weight: bool = False,
-    scale_by_squared_temperature: bool = True,
-    weight_mean: str = 'joint',
     gather: bool = False,
+    **changes: Any,
 ) -> Tensor:
     r"""Keep what a supervised teacher knows about unlabelled samples: their relation to the known classes.
 
@@ -54,85 +94,44 @@ def class_relation_kd(
     Args:
         student: Cosine logits :math:`s` of unlabelled rows, shape (V, H, U, C).
         teacher: Cosine logits of the same crops over known classes, shape (V, H or 1, U, K); taken as constants.
-        temperature: :math:`\tau`, which the classifier is trained with.
-        kd_temperature: :math:`T`, which softens both distributions further.
-        divergence: Code ``'ce'``, cross-entropy, whose minimum is the teacher's entropy and not zero; paper ``'kl'``.
-            The values differ by that entropy times the weight, so gradients differ wherever the weight carries one.
-        weight: ``'normalized'`` for :math:`g(\eta)` as in code and paper, ``'none'`` for 1 (ablation).
-        weight_temperature: :math:`\tau_w`. Code None, meaning :math:`\tau T`, which makes weights nearly flat; paper
-            :math:`\tau`.
-        detach_weight: Code False; True takes the weight as a constant. The paper calls it learnable.
-        scale_by_squared_temperature: Code True; False leaves out :math:`T^2`, which the paper does not have.
-        weight_mean: Code ``'joint'``, one mean of :math:`\eta` over views, heads and samples; paper
-            ``'per_view_head'``, the mean over the samples of the batch.
+        settings: Temperatures and variants.
         gather: Take both means, of the loss and of :math:`\eta`, over the rows of all processes
-            (:func:`~mmkd_ext.functional.sum_with_grad`); all of them must call, also with U = 0.
+            (:func:`~mmkd_ext.ops.sum_with_grad`); all of them must call, also with U = 0.
+        **changes: Settings by name, such as ``divergence='kl'``; the others are those of ``settings``.
 
     Returns:
         Loss of each head, shape (H,); a differentiable 0 when U = 0.
 
     Raises:
-        TypeError: If a temperature is not a number.
+        TypeError: If a setting has no such name, or a temperature is not a number.
         ValueError: If a shape does not fit or a setting is unknown or out of range.
         RuntimeError: In backward with ``create_graph=True``: there is no second derivative.
     """
-    check_class_relation_settings(
-        'class_relation_kd', temperature, kd_temperature, divergence, weight, weight_temperature, weight_mean
-    )
+    if changes:
+        settings = replace(settings, caller='class_relation_kd', **changes)
     _check_shapes(student, teacher)
     num_views, num_heads, num_own, _ = student.shape
-    num_rows = joint_count(num_own, student) if gather else max(num_own, 1)
+    num_unlabelled = joint_count(num_own, student) if gather else max(num_own, 1)
 
-    softness = temperature * kd_temperature
+    softness = settings.temperature * settings.kd_temperature
     log_p_VHUK = (teacher.detach() / softness).log_softmax(dim=-1)
     p_VHUK = log_p_VHUK.exp()
-    loss_VHU, log_eta_VHU = _Relation.apply(student, p_VHUK, softness)
-    if divergence == 'kl':
+    loss_VHU, log_eta_VHU = _KnownClasses.apply(student, p_VHUK, softness)
+    if settings.divergence == 'kl':
         loss_VHU = loss_VHU + (p_VHUK * log_p_VHUK).sum(dim=-1)
-    if weight == 'normalized':
-        if weight_temperature not in (None, softness):
-            _, log_eta_VHU = _Relation.apply(student, p_VHUK, weight_temperature)
-        num_averaged = num_rows if weight_mean == 'per_view_head' else num_views * num_heads * num_rows
-        weight_VHU = _shares(log_eta_VHU, weight_mean, gather) * num_averaged
-        loss_VHU = loss_VHU * (weight_VHU.detach() if detach_weight else weight_VHU)
-    scale = kd_temperature**2 if scale_by_squared_temperature else 1.0
+    if settings.weight == 'normalized':
+        if settings.weight_temperature not in (None, softness):
+            _, log_eta_VHU = _KnownClasses.apply(student, p_VHUK, settings.weight_temperature)
+        is_joint = settings.weight_mean == 'joint'
+        num_averaged = num_unlabelled * num_views * num_heads if is_joint else num_unlabelled
+        weight_VHU = _mass_shares(log_eta_VHU, is_joint, gather) * num_averaged
+        loss_VHU = loss_VHU * (weight_VHU.detach() if settings.detach_weight else weight_VHU)
+    scale = settings.kd_temperature**2 if settings.scale_by_squared_temperature else 1.0
     loss_H = loss_VHU.sum(dim=(0, 2))
-    return (sum_with_grad(loss_H) if gather else loss_H) * scale / (num_views * num_rows)
+    return (sum_with_grad(loss_H) if gather else loss_H) * scale / (num_views * num_unlabelled)
 
 
-def check_class_relation_settings(
-    caller: str,
-    temperature: float,
-    kd_temperature: float,
-    divergence: str,
-    weight: str,
-    weight_temperature: float | None,
-    weight_mean: str,
-) -> None:
-    """Refuse settings that :func:`class_relation_kd` cannot use; modules call it when they are built.
-
-    Args:
-        caller: Function or class that speaks in the error.
-        temperature: See :func:`class_relation_kd`, as for all that follow.
-        kd_temperature: Positive.
-        divergence: ``'ce'`` or ``'kl'``.
-        weight: ``'normalized'`` or ``'none'``.
-        weight_temperature: Positive or None.
-        weight_mean: ``'joint'`` or ``'per_view_head'``.
-
-    Raises:
-        TypeError: If a temperature is not a number.
-        ValueError: If a setting is unknown or out of range.
-    """
-    check_positive(caller, temperature=temperature, kd_temperature=kd_temperature)
-    if weight_temperature is not None:
-        check_positive(caller, weight_temperature=weight_temperature)
-    check_choice(caller, ('ce', 'kl'), divergence=divergence)
-    check_choice(caller, ('normalized', 'none'), weight=weight)
-    check_choice(caller, ('joint', 'per_view_head'), weight_mean=weight_mean)
-
-
-class _Relation(torch.autograd.Function):
+class _KnownClasses(torch.autograd.Function):
     r"""Cross-entropy over known classes and log(eta), from one exponential per logit, with the gradient in closed form.
 
     With :math:`z` the logits at their temperature and :math:`\Lambda_K, \Lambda_N` the log-sum-exp of known and novel
@@ -189,9 +188,9 @@ def _subtract_largest_(z_X: Tensor) -> Tensor:
     return largest_X1.squeeze(-1)
 
 
-def _shares(log_eta_VHU: Tensor, weight_mean: str, gather: bool) -> Tensor:
+def _mass_shares(log_eta_VHU: Tensor, is_joint: bool, gather: bool) -> Tensor:
     """The ratio eta / sum(eta), as a softmax of log(eta): never 0 / 0, however little mass known classes have."""
-    scores = log_eta_VHU if weight_mean == 'per_view_head' else log_eta_VHU.flatten()
+    scores = log_eta_VHU.flatten() if is_joint else log_eta_VHU
     shares = scores.softmax(dim=-1)
     return (shares * log_share(scores, -1).exp() if gather else shares).view_as(log_eta_VHU)
 
@@ -200,15 +199,16 @@ def _check_shapes(student: Tensor, teacher: Tensor) -> None:
     caller = 'class_relation_kd'
     check_dims(caller, 'V H U C', student=student)
     check_dims(caller, 'V H U K', teacher=teacher)
-    num_views, num_heads, num_rows, num_classes = student.shape
+    num_views, num_heads, num_unlabelled, num_classes = student.shape
     fits = (
         teacher.shape[0] == num_views
         and teacher.shape[1] in (1, num_heads)
-        and teacher.shape[2] == num_rows
+        and teacher.shape[2] == num_unlabelled
         and 1 <= teacher.shape[3] <= num_classes
     )
     if not fits:
         raise ValueError(
-            f'{caller}: expected teacher of shape (V={num_views}, H={num_heads} or 1, U={num_rows}, K<={num_classes}) '
-            f'but got {tuple(teacher.shape)}; feed both networks the same crops and rows, known classes first'
+            f'{caller}: expected teacher of shape (V={num_views}, H={num_heads} or 1, U={num_unlabelled}, '
+            f'K<={num_classes}) but got {tuple(teacher.shape)}; feed both networks the same crops and rows, known '
+            f'classes first'
         )

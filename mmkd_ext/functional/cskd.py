@@ -1,8 +1,10 @@
-"""Features of two networks brought to one width without anything to train.
+"""Category structure knowledge distillation (CSKD): how samples lie around centres of categories, and how these lie.
 
-Shape suffixes: W wide, K narrow.
+Vectors are compared, so networks with features of different width are first brought to one without anything to train
+(:func:`match_channels`).
 
-Shape suffixes: N samples, D dims (all dimensions of a sample, flattened), K categories in the batch.
+Shape suffixes: N samples, D dims (all dimensions of a sample, flattened), K categories in the batch; of a projection,
+W wide and K narrow channels.
 """
 
 import functools
@@ -55,7 +57,7 @@ def _orthonormal_columns(wide: int, narrow: int, dtype: torch.dtype, device: tor
 
 
 # --------------------------------------------------------------------------------------------------
-# Category structure knowledge distillation (CSKD).
+# The losses.
 
 
 @full_precision
@@ -82,7 +84,7 @@ def intra_category(
     correctly classified samples. Detaching matters with such centres only: otherwise the deviations from a centre
     cancel, and so does the gradient through it.
 
-    Features of different width are compared after :func:`~mmkd_ext.functional.cskd.match_channels`, where the
+    Features of different width are compared after :func:`match_channels`, where the
     official code trains a 1x1 convolution on the student.
 
     Args:
@@ -165,7 +167,7 @@ def inter_category(student: Tensor, teacher: Tensor, labels: Tensor, *, reductio
     gap_KK = student_KK - teacher_KK
     weight_K = weight_K.to(gap_KK.dtype)
     num_categories = weight_K.sum().clamp(min=1)
-    total = weight_K @ gap_KK.square() @ weight_K
+    total = ((gap_KK.square() * weight_K).sum(dim=1) * weight_K).sum()
     return total / num_categories ** (3 if reduction == 'official' else 2)
 
 

@@ -1,10 +1,10 @@
 r"""Prototypical networks: a class is the mean of its few examples, a query belongs to the nearest one.
 
-Snell, Swersky and Zemel, Prototypical Networks for Few-shot Learning, NeurIPS 2017, arXiv 1703.05175.
+The loss, the classification, and the episodes that both are asked in: few-shot tasks drawn from labelled samples. From
+"Prototypical Networks for Few-shot Learning", Snell et al., NeurIPS 2017, arXiv 1703.05175.
 
-Shape suffixes: B samples of an episode, D dims; Q queries, C classes, K shots of each.
-
-Shape suffixes: N samples, G classes, M samples of the largest class; E episodes, W ways, S samples of each way.
+Shape suffixes: B samples of an episode, D dims, Q queries, C classes, K shots of each; where episodes are drawn, N
+samples, G classes, M samples of the largest, E episodes, W ways, S samples of each way.
 """
 
 import numpy as np
@@ -87,10 +87,6 @@ def _squared_distances(query_QD: Tensor, prototype_CD: Tensor) -> Tensor:
     square_Q1 = query_QD.square().sum(dim=-1, keepdim=True)
     square_C = prototype_CD.square().sum(dim=-1).unsqueeze(-2)
     return (square_Q1 + square_C - 2 * query_QD @ prototype_CD.transpose(-1, -2)).clamp(min=0)
-
-
-# --------------------------------------------------------------------------------------------------
-# Few-shot tasks drawn from labelled samples.
 
 
 def draw_episodes(

@@ -1,8 +1,11 @@
-r"""What relational knowledge distillation sums up, with its slope in the squared distances, in closed form.
+r"""Relational knowledge distillation (RKD): the shape of a batch in feature space, as distances and as angles.
 
-Shape suffixes: N samples, R rows of the relation, P rows at a time.
+Both losses are sums over tuples of samples of a Huber loss between the relation that the student sees and the one that
+the teacher sees. Value and gradient are computed together, in closed form, from squared distances alone: the published
+formula writes N x N x D differences, this one needs memory for a few N x N matrices.
 
-Shape suffixes: N samples, D dims, R rows of the relation.
+Shape suffixes: N samples, R rows of the relation (those whose relation to all samples is computed), P of these at a
+time, D dims (all dimensions of a sample, flattened).
 """
 
 import math
@@ -102,22 +105,20 @@ def angle_sum(
 def _both_orders(slope_NN: Tensor) -> Tensor:
     """Turn M into 2 (M + M^T), in place and tile by tile: at 12,000 samples a second matrix is half a gigabyte."""
     starts = range(0, len(slope_NN), _TILE)
-    tiles = [slice(start, start + _TILE) for start in starts]
-    for place, rows in enumerate(tiles):
-        for columns in tiles[place:]:
-            tile = (slope_NN[rows, columns] + slope_NN[columns, rows].T).mul_(2)
-            slope_NN[rows, columns] = tile
-            slope_NN[columns, rows] = tile.T
+    stripes = [slice(start, start + _TILE) for start in starts]
+    for place, i in enumerate(stripes):
+        for j in stripes[place:]:
+            tile = (slope_NN[i, j] + slope_NN[j, i].T).mul_(2)
+            slope_NN[i, j] = tile
+            slope_NN[j, i] = tile.T
     return slope_NN
 
 
 # --------------------------------------------------------------------------------------------------
-# Relational knowledge distillation (RKD): the shape of a batch in feature space, as distances and as angles.
-#
-# Both losses are sums over tuples of samples of a Huber loss between the relation that the student sees and the one
-# that the teacher sees. Value and gradient are computed together, in closed form, from squared distances alone: the
-# published formula writes N x N x D differences, this one needs memory for a few N x N matrices.
+# The losses.
 
+# (student, teacher, delta, with_slope, rows) -> (sum, the slope that `position_gradient` takes, or None)
+_SUMS = {'rkd_distance': distance_sum, 'rkd_angle': angle_sum}
 _REDUCTIONS = ('official', 'distinct', 'sum')
 
 
@@ -166,7 +167,7 @@ def rkd_distance(
             (:func:`check_pair`).
         RuntimeError: In backward with ``create_graph=True``: there is no second derivative.
     """
-    return _relation('rkd_distance', 2, student, teacher, delta, reduction, rows)
+    return _loss('rkd_distance', 2, student, teacher, delta, reduction, rows)
 
 
 @full_precision
@@ -214,7 +215,7 @@ def rkd_angle(
             (:func:`check_pair`).
         RuntimeError: In backward with ``create_graph=True``: there is no second derivative.
     """
-    return _relation('rkd_angle', 3, student, teacher, delta, reduction, rows)
+    return _loss('rkd_angle', 3, student, teacher, delta, reduction, rows)
 
 
 def check_rkd_settings(caller: str, delta: float, reduction: str) -> None:
@@ -233,7 +234,7 @@ def check_rkd_settings(caller: str, delta: float, reduction: str) -> None:
     check_choice(caller, _REDUCTIONS, reduction=reduction)
 
 
-def _relation(
+def _loss(
     kind: str, order: int, student: Tensor, teacher: Tensor, delta: float, reduction: str, rows: slice | None
 ) -> Tensor:
     check_rkd_settings(kind, delta, reduction)
@@ -247,7 +248,7 @@ def _relation(
     if torch.compiler.is_compiling():
         loss, _ = _operator(*features, kind, float(delta), with_gradient, bounds)
     else:
-        loss = _Relation.apply(*features, kind, float(delta), with_gradient, bounds)
+        loss = _ClosedForm.apply(*features, kind, float(delta), with_gradient, bounds)
     divisors = {'official': num_samples**order, 'distinct': math.perm(num_samples, order), 'sum': 1}
     return loss / divisors[reduction]
 
@@ -270,7 +271,7 @@ def _closed_form(
     return loss.to(torch.promote_types(student_ND.dtype, teacher_ND.dtype)), gradient_ND.to(student_ND.dtype)
 
 
-class _Relation(torch.autograd.Function):
+class _ClosedForm(torch.autograd.Function):
     """The closed form in eager mode."""
 
     @staticmethod
@@ -314,7 +315,3 @@ def _(
 
 
 _operator.register_autograd(_pulled_back, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(output[1]))
-
-
-# (student, teacher, delta, with_slope, rows) -> (sum, the slope that `position_gradient` takes, or None)
-_SUMS = {'rkd_distance': distance_sum, 'rkd_angle': angle_sum}

@@ -1,6 +1,7 @@
 """Similarity-preserving knowledge distillation (SP).
 
-Shape suffixes: N samples, R rows of the relation, D dims (all dimensions of a sample, flattened).
+Shape suffixes: N samples, R rows of the relation (those whose relation to all samples is computed), D dims (all
+dimensions of a sample, flattened).
 """
 
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from mmkd_ext.ops.checks import check_pair
 from mmkd_ext.ops.distances import gram_rows
-from mmkd_ext.ops.gram import loss_of_gram
+from mmkd_ext.ops.gram import GramSlope, loss_of_gram
 from mmkd_ext.ops.precision import full_precision
 
 __all__ = ['similarity_preserving']
@@ -63,7 +64,7 @@ def similarity_preserving(student: Tensor, teacher: Tensor, *, rows: slice | Non
     with torch.no_grad():
         student_ND, teacher_ND = (x.flatten(1).to(dtype) for x in (student, teacher))
         loss, x_ND, slope_RN = _closed_form(student_ND, teacher_ND, rows, with_gradient)
-    return loss_of_gram(caller, student, x_ND, loss, slope_RN, rows=rows) if with_gradient else loss
+    return loss if slope_RN is None else loss_of_gram(caller, student, loss, GramSlope(x_ND, slope_RN, rows=rows))
 
 
 def _closed_form(

@@ -1,12 +1,14 @@
-r"""Relations of n samples, from the Gram matrix of their batch.
+r"""Relations of n samples at a time, on tuples drawn at random: the general form of RKD.
 
-Each is a function ``(gram_NN, tuples_MO) -> value_M`` for :func:`~mmkd_ext.functional.tuple_relation`, blind to
-rotation, shift and scale of the features. The distance and the angle are those of RKD; simplex and analogy are ideas of
-this project for relations of more than three samples.
+RKD takes all pairs and all triplets of a batch. The number of n-tuples grows as :math:`N^n`; a few thousand of them,
+drawn without bias, estimate the mean over all at a price that depends on their number and hardly on n.
 
-Shape suffixes: N samples, M tuples, O samples of a tuple (the order), E = O - 1 edges from a tuple's first sample.
+The relation is a potential: any function ``(gram_NN, tuples_MO) -> value_M`` of the Gram matrix of the centred batch,
+hence blind to rotation and shift. Of the four here, which are also blind to scale, distance and angle are those of RKD;
+simplex and analogy are ideas of this project for relations of more than three samples.
 
-Shape suffixes: N samples, D dims, M tuples, O samples of a tuple (the order).
+Shape suffixes: N samples, D dims (all dimensions of a sample, flattened), M tuples, O samples of a tuple (the order),
+E = O - 1 edges from a tuple's first sample.
 """
 
 from collections.abc import Callable
@@ -146,12 +148,7 @@ def _check_order(caller: str, tuples: Tensor, *orders: int) -> None:
 
 
 # --------------------------------------------------------------------------------------------------
-# Relations of n samples at a time, on tuples drawn at random.
-#
-# RKD takes all pairs and all triplets of a batch. The number of n-tuples grows as :math:`N^n`; a few thousand of
-# them, drawn without bias, estimate the mean over all at a price that depends on their number and hardly on n. The
-# relation is any function ``(gram_NN, tuples_MO) -> value_M`` of the Gram matrix of the centred batch;
-# :mod:`potentials` has four.
+# Tuples, and the loss on them.
 
 
 def sample_tuples(num_samples: int, order: int, num_tuples: int, *, generator: torch.Generator | None = None) -> Tensor:

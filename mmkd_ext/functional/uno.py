@@ -1,8 +1,7 @@
-"""Novel class discovery by swapped prediction between views (UNO).
+"""Novel class discovery by swapped prediction between views (UNO), and the pseudo-labels that it predicts (Sinkhorn).
 
-Shape suffixes: V views, the L large ones first; H heads; B batch rows; C = K + N classes, known then novel.
-
-Shape suffixes: B samples, K prototypes; P independent problems, all leading dimensions (views, heads) taken together.
+Shape suffixes: V views, the L large ones first; H heads; B batch rows; C = K + N classes, known then novel. Of
+Sinkhorn-Knopp: B samples, K prototypes, P independent problems, all leading dimensions (views, heads) taken together.
 """
 
 import torch
@@ -36,7 +35,7 @@ def swapped_prediction(
             assignments for others. Shape (V, H, B, C); those of small views are not read.
         num_large: Large views :math:`L`, at least 1.
         temperature: Softmax temperature :math:`\tau`.
-        gather: Take the mean over the rows of all processes (:func:`~mmkd_ext.functional.sum_with_grad`); B may then
+        gather: Take the mean over the rows of all processes (:func:`~mmkd_ext.ops.sum_with_grad`); B may then
             differ between them.
 
     Returns:
@@ -70,7 +69,7 @@ def swapped_prediction(
 
 
 # --------------------------------------------------------------------------------------------------
-# Sinkhorn-Knopp: pseudo-labels that use all prototypes equally.
+# Sinkhorn-Knopp.
 
 # Exponents span at most this much where scalings are multiplied: e^-60 times e^-60 is far from float32's last number.
 _LARGEST_SPAN = 60.0

@@ -6,10 +6,10 @@ Shape legend: V views, B batch rows, C clusters, D dims.
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmkd_ext.functional.gcd import info_nce, supervised_contrastive
 from mmkd_ext.ops.checks import check_positive
+from mmkd_ext.ops.distances import unit_rows
 from mmkd_ext.ops.distributed import gather_with_grad
 from mmkd_ext.ops.precision import full_precision
 from mmkd_ext.registry import MODELS
@@ -104,7 +104,7 @@ class ContrastiveHead(BaseModule):
 
 @full_precision
 def _nearness(features_BD: Tensor, centre_CD: Tensor) -> Tensor:
-    unit_BD = F.normalize(features_BD, dim=-1)
+    unit_BD = unit_rows(features_BD)
     return unit_BD @ centre_CD.to(unit_BD.dtype).mT + (1 - centre_CD.square().sum(dim=-1)) / 2
 
 

@@ -11,32 +11,11 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmkd_ext.ops.distances import settled_unit_rows, unit_rows
 from mmkd_ext.ops.precision import full_precision
 from mmkd_ext.registry import MODELS
 
-__all__ = ['CosineHead', 'MultiLinear', 'NovelHead', 'Prototypes', 'unit_rows']
-
-
-@torch.no_grad()
-def unit_rows(weight: Tensor) -> Tensor:
-    """Divide each row by its L2 norm, idempotent to the bit.
-
-    A row whose norm is 1 up to rounding (4 machine epsilons) is returned as it is, so a second call changes nothing:
-    training resumed from saved unit prototypes sees the very weights that uninterrupted training sees. The official
-    code divides again, which moves last bits. A zero row stays zero; a row shorter than 1e-12 is divided by 1e-12.
-
-    Args:
-        weight: (..., D), any floating dtype.
-
-    Returns:
-        Same shape and dtype, without gradient.
-    """
-    # Float64 and a cascaded sum, or the norm's own rounding would exceed the tolerance for large D.
-    # Apple's devices have no float64.
-    norm_dtype = torch.float32 if weight.device.type == 'mps' else torch.float64
-    norm = weight.to(norm_dtype).square().sum(dim=-1, keepdim=True).sqrt()
-    is_unit = (norm - 1).abs() <= 4 * torch.finfo(weight.dtype).eps
-    return torch.where(is_unit, weight, weight / norm.clamp_min(1e-12).to(weight.dtype))
+__all__ = ['CosineHead', 'MultiLinear', 'NovelHead', 'Prototypes']
 
 
 def _save_unit_rows(module: nn.Module, state_dict: dict[str, Any], prefix: str, _: dict[str, Any]) -> None:
@@ -47,12 +26,12 @@ def _save_unit_rows(module: nn.Module, state_dict: dict[str, Any], prefix: str, 
     """
     entry = state_dict[prefix + 'weight']
     if module.weight.requires_grad and not isinstance(entry, nn.Parameter):
-        state_dict[prefix + 'weight'] = unit_rows(entry)
+        state_dict[prefix + 'weight'] = settled_unit_rows(entry)
 
 
 @full_precision
 def _cosine(features: Tensor, unit_weight: Tensor) -> Tensor:
-    return F.normalize(features, dim=-1) @ unit_weight.to(features.dtype).mT
+    return unit_rows(features) @ unit_weight.to(features.dtype).mT
 
 
 class Prototypes(nn.Module):
@@ -92,8 +71,8 @@ class Prototypes(nn.Module):
 
     @torch.no_grad()
     def normalize_(self) -> None:
-        """Make the live prototypes unit, in place; a second call changes no bit (:func:`unit_rows`)."""
-        self.weight.copy_(unit_rows(self.weight))
+        """Make the live prototypes unit, in place; a second call changes no bit (:func:`settled_unit_rows`)."""
+        self.weight.copy_(settled_unit_rows(self.weight))
 
     def forward(self, features: Tensor) -> Tensor:
         """Compute cosine logits.
@@ -105,7 +84,7 @@ class Prototypes(nn.Module):
             (..., N) or (H, B, N), float32 for half and bfloat16 features, else the dtype of the features.
         """
         use_live = self.training or not self.normalize_at_eval
-        return _cosine(features, self.weight if use_live else unit_rows(self.weight))
+        return _cosine(features, self.weight if use_live else settled_unit_rows(self.weight))
 
     def extra_repr(self) -> str:
         """Describe the shape of the prototypes."""

@@ -27,6 +27,7 @@ from mmkd_ext.engine.teacher_features import (
 from mmkd_ext.heads import ClusterHead
 from mmkd_ext.io import write_text
 from mmkd_ext.models.teacher import build_teacher, check_teacher_spec
+from mmkd_ext.ops.distances import unit_rows
 from mmkd_ext.registry import HOOKS
 from mmkd_ext.samplers.planned import labels_of
 
@@ -118,7 +119,7 @@ class ClusterHook(Hook):
         model.train()
         if features is not None:
             clustering = semi_supervised_kmeans(
-                nn.functional.normalize(features, dim=1).numpy(),
+                unit_rows(features).numpy(),
                 labels_of(loader.dataset, 'ClusterHook'),
                 self._head.num_clusters,
                 num_inits=self.num_inits,

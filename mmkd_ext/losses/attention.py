@@ -1,16 +1,16 @@
 """Attention transfer as a term of a training."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmkd_ext.functional.attention import attention_transfer
-from mmkd_ext.ops.checks import check_not_negative
+from mmkd_ext.losses.base import WeightedLoss
 from mmkd_ext.registry import MODELS
 
 __all__ = ['AttentionTransferLoss']
 
 
 @MODELS.register_module()
-class AttentionTransferLoss(nn.Module):
+class AttentionTransferLoss(WeightedLoss):
     """:func:`~mmkd_ext.functional.attention_transfer` times a weight; one term a layer.
 
     Every image is compared for itself, so there is nothing to gather from other processes.
@@ -24,9 +24,7 @@ class AttentionTransferLoss(nn.Module):
     """
 
     def __init__(self, loss_weight: float = 1000.0) -> None:
-        super().__init__()
-        check_not_negative('AttentionTransferLoss', loss_weight=loss_weight)
-        self.loss_weight = loss_weight
+        super().__init__(loss_weight)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compute the weighted loss of one batch.
@@ -42,7 +40,3 @@ class AttentionTransferLoss(nn.Module):
             ValueError: If shapes do not fit or a value is NaN.
         """
         return self.loss_weight * attention_transfer(student, teacher)
-
-    def extra_repr(self) -> str:
-        """Settings, as ``print(module)`` shows them."""
-        return f'loss_weight={self.loss_weight!r}'

@@ -1,4 +1,14 @@
-"""What the losses between samples have in common."""
+"""What the losses have in common: a weight, and the samples of all processes where one asks for them.
+
+====================  =====================================================================================
+base                  of losses that
+====================  =====================================================================================
+WeightedLoss          compare every sample for itself
+GatheredLoss          compare samples with each other: those of this process, or those of all (``gather``)
+RelationLoss          compare a relation between samples in two networks
+LabelledRelationLoss  compare one that also depends on the samples' classes
+====================  =====================================================================================
+"""
 
 from typing import Any, ClassVar
 
@@ -7,28 +17,65 @@ from torch import Tensor, nn
 from mmkd_ext.ops.checks import check_not_negative
 from mmkd_ext.ops.distributed import gather_with_grad, num_processes, own_rows, sum_with_grad
 
-__all__ = ['LabelledRelationLoss', 'RelationLoss', 'WeightedLoss']
+__all__ = ['GatheredLoss', 'LabelledRelationLoss', 'RelationLoss', 'WeightedLoss']
 
 
 class WeightedLoss(nn.Module):
-    """Base of losses that have a weight, and that take the samples of all processes on request.
+    """A loss times its weight.
+
+    Args:
+        loss_weight: Factor of the term. Every loss takes it first and has a default for it.
+        **settings: Settings of the loss by name.
+
+    Raises:
+        TypeError: If ``loss_weight`` is not a number.
+        ValueError: If ``loss_weight`` is negative or not finite.
+
+    Attributes:
+        settings (dict): The settings by name.
+        shown (tuple): Names of further attributes that ``print(module)`` shows, before the settings.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ('loss_weight',)
+
+    def __init__(self, loss_weight: float = 1.0, **settings: Any) -> None:
+        super().__init__()
+        check_not_negative(type(self).__name__, loss_weight=loss_weight)
+        self.loss_weight = loss_weight
+        self.settings = settings
+
+    def extra_repr(self) -> str:
+        """Settings, as ``print(module)`` shows them."""
+        settings = {**{name: getattr(self, name) for name in self.shown}, **self.settings}
+        return ', '.join(f'{name}={value!r}' for name, value in settings.items())
+
+
+class GatheredLoss(WeightedLoss):
+    """A loss between samples: between those of this process, or on request between those of all processes.
+
+    The rule of ``gather``, for every loss that has it: with True, every process gets the same loss of the joint batch,
+    and the mean that ``DistributedDataParallel`` takes of gradients makes the update exactly that of one process with
+    the whole batch (:func:`~mmkd_ext.ops.gather_with_grad`). With False, samples of different processes are not
+    compared: with 32 samples and more on each that changes little, with few it is another objective.
+
+    The default is False, because the samples of all processes then travel in every step.
+    :class:`~mmkd_ext.losses.ClassRelationLoss` alone has True: for it three messages of a few numbers are enough.
 
     Args:
         loss_weight: Factor of the term.
-        gather: Take the samples of all processes.
-        **settings: Settings of the loss by name, for ``print(module)``.
+        gather: Whether the samples of all processes take part.
+        **settings: Settings of the loss by name.
 
     Raises:
         TypeError: If ``loss_weight`` is not a number.
         ValueError: If ``loss_weight`` is negative or not finite.
     """
 
+    shown: ClassVar[tuple[str, ...]] = ('loss_weight', 'gather')
+
     def __init__(self, loss_weight: float = 1.0, *, gather: bool = False, **settings: Any) -> None:
-        super().__init__()
-        check_not_negative(type(self).__name__, loss_weight=loss_weight)
-        self.loss_weight = loss_weight
+        super().__init__(loss_weight, **settings)
         self.gather = gather
-        self.settings = settings
 
     def joined(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Bring tensors to the device of the first, and with ``gather`` join those of all processes.
@@ -44,28 +91,15 @@ class WeightedLoss(nn.Module):
         tensors = tuple(tensor.to(device, non_blocking=True) for tensor in tensors)
         return tuple(map(gather_with_grad, tensors)) if self.gather else tensors
 
-    def extra_repr(self) -> str:
-        """Settings, as ``print(module)`` shows them."""
-        settings = {'loss_weight': self.loss_weight, 'gather': self.gather, **self.settings}
-        return ', '.join(f'{name}={value!r}' for name, value in settings.items())
 
+class RelationLoss(GatheredLoss):
+    """A relation between the samples of a batch in two networks, times a weight.
 
-class RelationLoss(WeightedLoss):
-    """A relation between the samples of a batch, times a weight; on request between those of all processes.
-
-    Subclasses define :meth:`relation`.
-
-    With ``gather=True`` every process gets the same loss of the joint batch, and the mean that
-    ``DistributedDataParallel`` takes of gradients makes the update exactly that of one process with the whole batch
-    (:func:`~mmkd_ext.functional.gather_with_grad`). Where the class is ``row_sharded``, each process computes an even
-    part of the rows of the relation and the parts are added up; else each process computes all of it. Without
-    ``gather``, relations between samples of different processes are not compared: with 32 samples and more on each that
-    changes little, with few it is another objective.
-
-    Arguments and errors are those of :class:`WeightedLoss`.
+    Subclasses define :meth:`relation`. Arguments and errors are those of :class:`GatheredLoss`.
 
     Attributes:
-        row_sharded: Whether :meth:`relation` takes ``rows``.
+        row_sharded (bool): Whether :meth:`relation` can compute a part of its rows. With ``gather`` each process then
+            computes an even part, and the parts are added up; else each computes all of it.
     """
 
     row_sharded: ClassVar[bool] = False
@@ -88,15 +122,15 @@ class RelationLoss(WeightedLoss):
             return self.loss_weight * sum_with_grad(self.relation(student, teacher, rows=own_rows(len(student))))
         return self.loss_weight * self.relation(student, teacher)
 
-    def relation(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def relation(self, student: Tensor, teacher: Tensor, *args: Any, **extras: Any) -> Tensor:
         """Compare the two networks; what :meth:`forward` weighs.
-
-        Where the class is ``row_sharded`` there is a third argument, ``rows: slice | None = None``: the part of the
-        rows to compare. Parts add up.
 
         Args:
             student: Shape (N, ...).
             teacher: Shape (N, ...).
+            *args: None; every extra comes by name.
+            **extras: What a class compares by beside the two, such as ``labels``; for one that is ``row_sharded`` also
+                ``rows``, the slice of the rows of the relation to compute, None for all. Parts add up.
 
         Returns:
             Scalar.
@@ -105,9 +139,10 @@ class RelationLoss(WeightedLoss):
 
 
 class LabelledRelationLoss(RelationLoss):
-    """A :class:`RelationLoss` that also needs to know the class of each sample."""
+    """A :class:`RelationLoss` that also needs to know the class of each sample: ``labels`` of :meth:`relation`."""
 
-    def forward(self, student: Tensor, teacher: Tensor, *, labels: Tensor) -> Tensor:
+    # A term passes what the forward of its loss names.
+    def forward(self, student: Tensor, teacher: Tensor, *, labels: Tensor) -> Tensor:  # type: ignore[override]
         """Compute the weighted loss of one batch.
 
         Args:
@@ -121,17 +156,5 @@ class LabelledRelationLoss(RelationLoss):
         Raises:
             ValueError: If shapes do not fit or a value is NaN.
         """
-        return self.loss_weight * self.relation(*self.joined(student, teacher, labels))
-
-    def relation(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        """Compare the two networks; what :meth:`forward` weighs.
-
-        Args:
-            student: Shape (N, ...).
-            teacher: Shape (N, ...).
-            labels: Shape (N,).
-
-        Returns:
-            Scalar.
-        """
-        raise NotImplementedError
+        student, teacher, labels = self.joined(student, teacher, labels)
+        return self.loss_weight * self.relation(student, teacher, labels=labels)

@@ -1,17 +1,20 @@
 """Class-relation knowledge distillation (Cr-KD) as a term of a training."""
 
-from torch import Tensor, nn
+from dataclasses import asdict
+from typing import Any
 
-from mmkd_ext.functional import class_relation_kd
-from mmkd_ext.functional.crkd import check_class_relation_settings
-from mmkd_ext.ops.checks import check_dims, check_not_negative
+from torch import Tensor
+
+from mmkd_ext.functional.crkd import ClassRelationSettings, class_relation_kd
+from mmkd_ext.losses.base import GatheredLoss
+from mmkd_ext.ops.checks import check_dims
 from mmkd_ext.registry import MODELS
 
 __all__ = ['ClassRelationLoss']
 
 
 @MODELS.register_module()
-class ClassRelationLoss(nn.Module):
+class ClassRelationLoss(GatheredLoss):
     """:func:`~mmkd_ext.functional.class_relation_kd` of the unlabelled rows of a batch, averaged over heads.
 
     Defaults are those of the official code; the paper's variant is described at the function.
@@ -20,57 +23,23 @@ class ClassRelationLoss(nn.Module):
     carried through the formula would avoid that, at the price of computing the labelled rows for nothing and of a guard
     wherever a mean runs over rows.
 
-    Several processes compute what one would with all their rows, however unlabelled ones spread, for three messages of
-    a few numbers; so this is the default, unlike in losses between samples.
-
     Args:
         loss_weight: Factor of the term: ``alpha`` of the official configs, the paper's beta.
-        temperature: As in the function, like all that follow.
-        kd_temperature: See there.
-        divergence: See there.
-        weight: See there.
-        weight_temperature: See there.
-        detach_weight: See there.
-        scale_by_squared_temperature: See there.
-        weight_mean: See there.
-        gather: See there. False leaves each process its own means, and mmengine their plain average.
+        gather: Whether both means of the loss run over the unlabelled rows of all processes, however these spread.
+            False leaves each process its own means, and mmengine their plain average.
+        **settings: Fields of :class:`~mmkd_ext.functional.crkd.ClassRelationSettings`: ``temperature``,
+            ``kd_temperature``, ``divergence``, ``weight``, ``weight_temperature``, ``detach_weight``,
+            ``scale_by_squared_temperature`` and ``weight_mean``.
 
     Raises:
-        TypeError: If a temperature or the loss weight is not a number.
+        TypeError: If a setting has no such name, or a temperature or the loss weight is not a number.
         ValueError: If a setting is unknown or out of range.
     """
 
-    def __init__(
-        self,
-        loss_weight: float = 0.1,
-        *,
-        temperature: float = 0.1,
-        kd_temperature: float = 4.0,
-        divergence: str = 'ce',
-        weight: str = 'normalized',
-        weight_temperature: float | None = None,
-        detach_weight: bool = False,
-        scale_by_squared_temperature: bool = True,
-        weight_mean: str = 'joint',
-        gather: bool = True,
-    ) -> None:
-        super().__init__()
-        check_class_relation_settings(
-            'ClassRelationLoss', temperature, kd_temperature, divergence, weight, weight_temperature, weight_mean
-        )
-        check_not_negative('ClassRelationLoss', loss_weight=loss_weight)
-        self.loss_weight = loss_weight
-        self.settings = {
-            'temperature': temperature,
-            'kd_temperature': kd_temperature,
-            'divergence': divergence,
-            'weight': weight,
-            'weight_temperature': weight_temperature,
-            'detach_weight': detach_weight,
-            'scale_by_squared_temperature': scale_by_squared_temperature,
-            'weight_mean': weight_mean,
-            'gather': gather,
-        }
+    def __init__(self, loss_weight: float = 0.1, *, gather: bool = True, **settings: Any) -> None:
+        self_checked = ClassRelationSettings(caller='ClassRelationLoss', **settings)
+        super().__init__(loss_weight, gather=gather, **asdict(self_checked))
+        self._settings = self_checked
 
     def forward(self, student: Tensor, teacher: Tensor, *, labels: Tensor) -> Tensor:
         """Compute the weighted loss of one batch.
@@ -93,11 +62,6 @@ class ClassRelationLoss(nn.Module):
                 f'ClassRelationLoss: expected labels of shape (B,) and as many rows in student and teacher but got '
                 f'{tuple(labels.shape)}, {tuple(student.shape)}, {tuple(teacher.shape)}; pass one label per image'
             )
-        unlabelled = labels < 0
-        loss_H = class_relation_kd(student[:, :, unlabelled], teacher[:, :, unlabelled], **self.settings)
-        return self.loss_weight * loss_H.mean()
-
-    def extra_repr(self) -> str:
-        """Settings, as ``print(module)`` shows them."""
-        settings = {'loss_weight': self.loss_weight, **self.settings}
-        return ', '.join(f'{name}={value!r}' for name, value in settings.items())
+        is_unlabelled_B = labels < 0
+        student, teacher = student[:, :, is_unlabelled_B], teacher[:, :, is_unlabelled_B]
+        return self.loss_weight * class_relation_kd(student, teacher, self._settings, gather=self.gather).mean()

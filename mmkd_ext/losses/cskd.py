@@ -1,5 +1,7 @@
 """Category structure (CSKD) as terms of a training."""
 
+from typing import Any, ClassVar
+
 from torch import Tensor
 
 from mmkd_ext.functional.cskd import centre_regulariser, inter_category, intra_category
@@ -19,14 +21,17 @@ class IntraCategoryLoss(LabelledRelationLoss):
         filtered: Centres of correctly classified samples only, as in the official code on features: each network's
             largest logit is compared with the label. A term of features says ``logits='head.fc'``, or
             ``dict(student=..., teacher=...)``; a term that taps logits needs nothing.
-        detach_centre: See the function.
-        reduction: See the function.
-        gather: Centres over the samples of all processes (:class:`RelationLoss`).
+        detach_centre: Whether the student's centres are constants; matters with ``filtered`` alone.
+        reduction: ``'sample'`` is the mean over samples, ``'element'`` divides it by the dims, ``'official'`` by their
+            square.
+        gather: Whether centres are over the samples of all processes (rule: :class:`.GatheredLoss`).
 
     Raises:
         TypeError: If ``loss_weight`` is not a number.
         ValueError: If a setting is unknown or out of range.
     """
+
+    shown: ClassVar[tuple[str, ...]] = ('loss_weight', 'gather', 'filtered')
 
     def __init__(
         self,
@@ -41,7 +46,8 @@ class IntraCategoryLoss(LabelledRelationLoss):
         super().__init__(loss_weight, gather=gather, detach_centre=detach_centre, reduction=reduction)
         self.filtered = filtered
 
-    def forward(
+    # A term passes what the forward of its loss names.
+    def forward(  # type: ignore[override]
         self,
         student: Tensor,
         teacher: Tensor,
@@ -75,15 +81,11 @@ class IntraCategoryLoss(LabelledRelationLoss):
         predicted = [x.argmax(dim=1) for x in logits.values()]
         student, teacher, labels, *predicted = self.joined(student, teacher, labels, *predicted)
         correct = {'student_correct': predicted[0] == labels, 'teacher_correct': predicted[1] == labels}
-        return self.loss_weight * self.relation(student, teacher, labels, **correct)
+        return self.loss_weight * self.relation(student, teacher, labels=labels, **correct)
 
-    def relation(self, student: Tensor, teacher: Tensor, labels: Tensor, **correct: Tensor) -> Tensor:
+    def relation(self, student: Tensor, teacher: Tensor, *, labels: Tensor, **correct: Any) -> Tensor:
         """Compare as the function does."""
         return intra_category(student, teacher, labels, **correct, **self.settings)
-
-    def extra_repr(self) -> str:
-        """Settings, as ``print(module)`` shows them."""
-        return f'{super().extra_repr()}, filtered={self.filtered!r}'
 
 
 @MODELS.register_module()
@@ -92,8 +94,8 @@ class InterCategoryLoss(LabelledRelationLoss):
 
     Args:
         loss_weight: Factor of the term; 0.04 in the official code, with its own reduction.
-        reduction: See the function.
-        gather: Centres over the samples of all processes (:class:`RelationLoss`).
+        reduction: ``'mean'`` is the mean over pairs of categories, ``'official'`` divides it by their number.
+        gather: Whether centres are over the samples of all processes (rule: :class:`.GatheredLoss`).
 
     Raises:
         TypeError: If ``loss_weight`` is not a number.
@@ -104,7 +106,7 @@ class InterCategoryLoss(LabelledRelationLoss):
         check_choice('InterCategoryLoss', ('mean', 'official'), reduction=reduction)
         super().__init__(loss_weight, gather=gather, reduction=reduction)
 
-    def relation(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    def relation(self, student: Tensor, teacher: Tensor, *, labels: Tensor) -> Tensor:
         """Compare as the function does."""
         return inter_category(student, teacher, labels, **self.settings)
 
@@ -117,7 +119,7 @@ class CategoryCentreLoss(LabelledRelationLoss):
 
     Args:
         loss_weight: Factor of the term; 0.1 in the official code.
-        gather: Centres over the samples of all processes (:class:`RelationLoss`).
+        gather: Whether centres are over the samples of all processes (rule: :class:`.GatheredLoss`).
 
     Raises:
         TypeError: If ``loss_weight`` is not a number.
@@ -127,6 +129,6 @@ class CategoryCentreLoss(LabelledRelationLoss):
     def __init__(self, loss_weight: float = 0.1, *, gather: bool = False) -> None:
         super().__init__(loss_weight, gather=gather)
 
-    def relation(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    def relation(self, student: Tensor, teacher: Tensor, *, labels: Tensor) -> Tensor:
         """Regularise as the function does."""
         return centre_regulariser(student, labels)

@@ -15,11 +15,11 @@ class HardDarkRankLoss(RelationLoss):
 
     Args:
         loss_weight: Factor of the term.
-        alpha: As in the function, like all that follow.
-        beta: See there.
-        permute_len: See there.
-        normalize: See there.
-        gather: Rank the samples of all processes (:class:`RelationLoss`).
+        alpha: Factor of the distances that are ranked; the official code's training script passes 2.
+        beta: Power of these distances.
+        permute_len: Number of nearest neighbours that are ranked.
+        normalize: Whether embeddings are first scaled to length 1.
+        gather: Whether the samples of all processes are ranked (rule: :class:`.GatheredLoss`).
 
     Raises:
         TypeError: If ``alpha``, ``beta`` or ``loss_weight`` is not a number.

@@ -1,33 +1,39 @@
 """Knowledge distillation by softened predictions as a term of a training."""
 
-from torch import Tensor, nn
+import warnings
+from typing import Any, ClassVar
 
-from mmkd_ext.functional import soft_target
-from mmkd_ext.ops.checks import check_not_negative, check_positive
+from torch import Tensor
+
+from mmkd_ext.functional.kd import soft_target
+from mmkd_ext.losses.base import WeightedLoss
+from mmkd_ext.ops.checks import check_positive
 from mmkd_ext.registry import MODELS
 
-__all__ = ['SoftTargetLoss']
+__all__ = ['KDLoss', 'SoftTargetLoss']
 
 
 @MODELS.register_module()
-class SoftTargetLoss(nn.Module):
+class KDLoss(WeightedLoss):
     """:func:`~mmkd_ext.functional.soft_target` times a weight.
 
+    Every sample is compared for itself, so there is nothing to gather from other processes.
+
     Args:
-        temperature: Softens both predictions; see the function.
         loss_weight: Factor of the term.
+        temperature: Softens both predictions; the paper tries 1 to 20.
 
     Raises:
         TypeError: If a setting is not a number.
         ValueError: If ``temperature`` is not positive or ``loss_weight`` is negative.
     """
 
-    def __init__(self, temperature: float, loss_weight: float = 1.0) -> None:
-        super().__init__()
-        check_positive('SoftTargetLoss', temperature=temperature)
-        check_not_negative('SoftTargetLoss', loss_weight=loss_weight)
+    shown: ClassVar[tuple[str, ...]] = ('loss_weight', 'temperature')
+
+    def __init__(self, loss_weight: float = 1.0, *, temperature: float = 4.0) -> None:
+        super().__init__(loss_weight)
+        check_positive(type(self).__name__, temperature=temperature)
         self.temperature = temperature
-        self.loss_weight = loss_weight
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compute the weighted loss of one batch.
@@ -44,6 +50,23 @@ class SoftTargetLoss(nn.Module):
         """
         return self.loss_weight * soft_target(student, teacher, temperature=self.temperature)
 
-    def extra_repr(self) -> str:
-        """Settings, as ``print(module)`` shows them."""
-        return f'temperature={self.temperature!r}, loss_weight={self.loss_weight!r}'
+
+@MODELS.register_module()
+class SoftTargetLoss(KDLoss):
+    """The first name of :class:`KDLoss`, which took the temperature first; by name, arguments are the same.
+
+    Args:
+        *positional: Deprecated: temperature, then loss weight.
+        **named: Arguments of :class:`KDLoss`.
+    """
+
+    def __init__(self, *positional: float, **named: Any) -> None:
+        if positional:
+            warnings.warn(
+                'SoftTargetLoss: expected arguments by name but got positions, where the temperature comes first; '
+                'write temperature=..., loss_weight=..., as KDLoss has the weight first',
+                DeprecationWarning,
+                stacklevel=2,
+            )
+        names = ('temperature', 'loss_weight')[: len(positional)]
+        super().__init__(**dict(zip(names, positional, strict=True)), **named)

@@ -1,4 +1,4 @@
-"""What the losses of metric learning have in common."""
+"""The losses of metric learning as the task of a training: of triplets and of pairs, with mined negatives."""
 
 from typing import Any
 
@@ -6,20 +6,19 @@ import torch
 from torch import Tensor
 
 from mmkd_ext.functional.metric_learning import check_metric_settings, contrastive_loss, triplet_loss
-from mmkd_ext.losses.base import WeightedLoss
+from mmkd_ext.losses.base import GatheredLoss
 from mmkd_ext.registry import MODELS
 
 __all__ = ['ContrastiveLoss', 'MetricLoss', 'TripletLoss']
 
 
-class MetricLoss(WeightedLoss):
+class MetricLoss(GatheredLoss):
     """A loss of embeddings and labels with mined negatives, times a weight; on request over all processes.
 
     Subclasses define :meth:`compare`.
 
     Random minings draw by ``seed`` and :attr:`step`, which is saved with the weights: a resumed training draws what an
-    undisturbed one does, and all processes draw alike. With ``gather=True`` every process gets the loss of the joint
-    batch, with exactly the gradient of one process (:func:`~mmkd_ext.functional.gather_with_grad`).
+    undisturbed one does, and all processes draw alike.
 
     Args:
         loss_weight: Factor of the term.
@@ -27,7 +26,7 @@ class MetricLoss(WeightedLoss):
         mining: ``'all'``, ``'random'``, ``'hard'``, ``'semi-hard'`` or ``'distance'``
             (:func:`~mmkd_ext.functional.metric_learning.mine_negatives`).
         seed: Seed of random minings.
-        gather: Take the samples of all processes.
+        gather: Whether the samples of all processes take part (rule: :class:`.GatheredLoss`).
         **settings: Further settings of the loss by name.
 
     Raises:
@@ -37,6 +36,8 @@ class MetricLoss(WeightedLoss):
     Attributes:
         step (Tensor): Number of batches seen in training, int64, ().
     """
+
+    step: Tensor
 
     def __init__(
         self, loss_weight: float, *, margin: float, mining: str, seed: int, gather: bool, **settings: Any
@@ -76,21 +77,18 @@ class MetricLoss(WeightedLoss):
         raise NotImplementedError
 
 
-# --------------------------------------------------------------------------------------------------
-# The triplet loss as the task of a training.
-
-
 @MODELS.register_module()
 class TripletLoss(MetricLoss):
     """:func:`~mmkd_ext.functional.triplet_loss` times a weight, with new random negatives in every step.
 
     Args:
         loss_weight: Factor of the term.
-        margin: As in the function, like the two that follow; 0.2 and ``'distance'`` are the recipe of RKD.
-        squared: See there.
-        mining: See there.
+        margin: How much farther than a positive a negative has to be; 0.2 is the recipe of RKD.
+        squared: Whether distances are squared.
+        mining: How negatives are chosen: ``'all'``, ``'random'``, ``'hard'``, ``'semi-hard'`` or ``'distance'``, the
+            recipe of RKD.
         seed: Seed of random minings.
-        gather: Form triplets of the samples of all processes (:class:`MetricLoss`).
+        gather: Whether triplets are formed over all processes (rule: :class:`.GatheredLoss`).
 
     Raises:
         TypeError: If ``loss_weight`` or ``margin`` is not a number.
@@ -114,20 +112,16 @@ class TripletLoss(MetricLoss):
         return triplet_loss(embedding, labels, step=self.step, **self.settings)
 
 
-# --------------------------------------------------------------------------------------------------
-# The contrastive loss as the task of a training.
-
-
 @MODELS.register_module()
 class ContrastiveLoss(MetricLoss):
     """:func:`~mmkd_ext.functional.contrastive_loss` times a weight, with new random negatives in every step.
 
     Args:
         loss_weight: Factor of the term.
-        margin: As in the function, like the one that follows.
-        mining: See there.
+        margin: Distance that a negative has to keep.
+        mining: How negatives are chosen: ``'all'``, ``'random'``, ``'hard'``, ``'semi-hard'`` or ``'distance'``.
         seed: Seed of random minings.
-        gather: Form pairs of the samples of all processes (:class:`MetricLoss`).
+        gather: Whether pairs are formed over all processes (rule: :class:`.GatheredLoss`).
 
     Raises:
         TypeError: If ``loss_weight`` or ``margin`` is not a number.

@@ -17,8 +17,9 @@ class RKDDistanceLoss(RelationLoss):
         loss_weight: 25 for classification beside the task's loss, 1 for metric learning without one, both with the
             official reduction.
         delta: Where Huber's loss turns from square to linear.
-        reduction: ``'official'``, ``'distinct'`` or ``'sum'``; see the function.
-        gather: Relate the samples of all processes (:class:`RelationLoss`).
+        reduction: What the sum is divided by: ``'official'`` all tuples of indices, ``'distinct'`` those of distinct
+            samples, ``'sum'`` nothing.
+        gather: Whether the samples of all processes are related (rule: :class:`.GatheredLoss`).
 
     Raises:
         TypeError: If ``loss_weight`` or ``delta`` is not a number.
@@ -33,7 +34,7 @@ class RKDDistanceLoss(RelationLoss):
         super().__init__(loss_weight, gather=gather, delta=delta, reduction=reduction)
         check_rkd_settings('RKDDistanceLoss', delta, reduction)
 
-    def relation(self, student: Tensor, teacher: Tensor, rows: slice | None = None) -> Tensor:
+    def relation(self, student: Tensor, teacher: Tensor, *, rows: slice | None = None) -> Tensor:
         """Compare as the function does."""
         return rkd_distance(student, teacher, rows=rows, **self.settings)
 
@@ -46,8 +47,9 @@ class RKDAngleLoss(RelationLoss):
         loss_weight: 50 for classification beside the task's loss, 2 for metric learning without one, both with the
             official reduction.
         delta: Where Huber's loss turns from square to linear.
-        reduction: ``'official'``, ``'distinct'`` or ``'sum'``; see the function.
-        gather: Relate the samples of all processes (:class:`RelationLoss`).
+        reduction: What the sum is divided by: ``'official'`` all tuples of indices, ``'distinct'`` those of distinct
+            samples, ``'sum'`` nothing.
+        gather: Whether the samples of all processes are related (rule: :class:`.GatheredLoss`).
 
     Raises:
         TypeError: If ``loss_weight`` or ``delta`` is not a number.
@@ -62,6 +64,6 @@ class RKDAngleLoss(RelationLoss):
         super().__init__(loss_weight, gather=gather, delta=delta, reduction=reduction)
         check_rkd_settings('RKDAngleLoss', delta, reduction)
 
-    def relation(self, student: Tensor, teacher: Tensor, rows: slice | None = None) -> Tensor:
+    def relation(self, student: Tensor, teacher: Tensor, *, rows: slice | None = None) -> Tensor:
         """Compare as the function does."""
         return rkd_angle(student, teacher, rows=rows, **self.settings)

@@ -16,7 +16,7 @@ class SPLoss(RelationLoss):
     Args:
         loss_weight: The paper's gamma, 3000 for batches of 128. The loss shrinks as one over the batch: scale the
             weight up with the batch, over all processes if they are gathered.
-        gather: Relate the samples of all processes (:class:`RelationLoss`).
+        gather: Whether the samples of all processes are related (rule: :class:`.GatheredLoss`).
 
     Raises:
         TypeError: If ``loss_weight`` is not a number.
@@ -28,6 +28,6 @@ class SPLoss(RelationLoss):
     def __init__(self, loss_weight: float = 3000.0, *, gather: bool = False) -> None:
         super().__init__(loss_weight, gather=gather)
 
-    def relation(self, student: Tensor, teacher: Tensor, rows: slice | None = None) -> Tensor:
+    def relation(self, student: Tensor, teacher: Tensor, *, rows: slice | None = None) -> Tensor:
         """Compare as the function does."""
         return similarity_preserving(student, teacher, rows=rows)

@@ -46,7 +46,7 @@ class TupleRelationLoss(RelationLoss):
         fraction: Share of all tuples that an epoch keeps, in (0, 1]; None for all.
         delta: Where Huber's loss turns from square to linear.
         seed: Seed of the draws, >= 0.
-        gather: Relate the samples of all processes (:class:`RelationLoss`).
+        gather: Whether the samples of all processes are related (rule: :class:`.GatheredLoss`).
 
     Raises:
         TypeError: If ``loss_weight`` or ``delta`` is not a number.
@@ -81,7 +81,8 @@ class TupleRelationLoss(RelationLoss):
                 f'{caller}: expected order in {orders} for {potential!r} but got {order!r}; a tuple has so many samples'
             )
 
-    def forward(
+    # A term passes what the forward of its loss names.
+    def forward(  # type: ignore[override]
         self,
         student: Tensor,
         teacher: Tensor,
@@ -108,14 +109,15 @@ class TupleRelationLoss(RelationLoss):
         """
         if self.settings['fraction'] is None:
             student, teacher = self.joined(student, teacher)
-            return self.loss_weight * self.relation(student, teacher, self._draw(len(student), iteration))
-        self._check_ids(sample_ids, len(student))
-        student, teacher, sample_ids = self.joined(student, teacher, sample_ids)
+            tuples = self._draw(len(student), iteration)
+            return self.loss_weight * self.relation(student, teacher, tuples=tuples)
+        ids = self._checked_ids(sample_ids, len(student))
+        student, teacher, ids = self.joined(student, teacher, ids)
         tuples = self._draw(len(student), iteration).to(student.device, non_blocking=True)
-        keep = keep_tuples(sample_ids, tuples, fraction=self.settings['fraction'], epoch=epoch)
-        return self.loss_weight * self.relation(student, teacher, tuples, keep)
+        keep = keep_tuples(ids, tuples, fraction=self.settings['fraction'], epoch=epoch)
+        return self.loss_weight * self.relation(student, teacher, tuples=tuples, keep=keep)
 
-    def relation(self, student: Tensor, teacher: Tensor, tuples: Tensor, keep: Tensor | None = None) -> Tensor:
+    def relation(self, student: Tensor, teacher: Tensor, *, tuples: Tensor, keep: Tensor | None = None) -> Tensor:
         """Compare on the tuples given, indices of shape (M, order), or on those of them that ``keep`` marks."""
         delta = self.settings['delta']
         return tuple_relation(student, teacher, tuples, potential=self.potential, keep=keep, delta=delta)
@@ -126,7 +128,7 @@ class TupleRelationLoss(RelationLoss):
         num_tuples = num_tuples if num_samples >= order else 0
         return sample_tuples(max(num_samples, order), order, num_tuples, generator=generator)
 
-    def _check_ids(self, sample_ids: Tensor | None, num_samples: int) -> None:
+    def _checked_ids(self, sample_ids: Tensor | None, num_samples: int) -> Tensor:
         fraction = self.settings['fraction']
         if sample_ids is None:
             raise RuntimeError(
@@ -139,3 +141,4 @@ class TupleRelationLoss(RelationLoss):
                 f'TupleRelationLoss: expected an id of each of {num_samples} samples for fraction={fraction} but got '
                 f'{len(sample_ids)}; tap a tensor with one row per sample'
             )
+        return sample_ids

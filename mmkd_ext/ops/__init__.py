@@ -1,4 +1,4 @@
-"""What the maths stands on: checks of arguments, precision, distances, products, processes, counters. Torch alone."""
+"""What the maths stands on: checks, precision, distances, products, processes, counters. Torch and NumPy alone."""
 
 from mmkd_ext.ops.angle import angle_path
 from mmkd_ext.ops.distributed import gather_with_grad, sum_with_grad

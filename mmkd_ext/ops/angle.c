@@ -1,4 +1,4 @@
-/* The sum of rkd_angle over the triangles with their vertex in a block, and its slope; angle_c.py calls it.
+/* The sum of rkd_angle over the triangles with their vertex in a block, and its slope; angle.py calls it.
 
    With squared distances d2, the arm from vertex j to sample i has the inverse a_ji = 1 / sqrt(2 d2_ji), or 0 where
    they coincide, and the half b_ji = d2_ji a_ji, so that

@@ -1,8 +1,9 @@
-"""The sum of angles in plain torch, tile by tile: runs everywhere, and is what the compiled twins are checked against.
+"""The sum of RKD's angles over all triangles of samples: in plain torch, in C, and which implementation is taken.
+
+The plain one, tile by tile, runs everywhere, and is what the compiled ones are checked against; on a GPU
+:mod:`mmkd_ext.ops.angle_triton` is faster, on a CPU the kernel in ``angle.c`` beside this file.
 
 Shape suffixes: N samples, V vertices, I and K samples at the end of the two arms of an angle.
-
-Shape suffixes: N samples, V vertices.
 """
 
 import ctypes
@@ -23,6 +24,7 @@ __all__ = ['angle_path', 'angle_sum_by', 'angle_sum_c', 'angle_sum_torch']
 
 # Cosines are computed in tiles of (vertices, ends, ends): a few fit a CPU core's cache; a GPU wants fewer launches.
 _CPU_TILE, _GPU_TILE = (32, 64), (64, 256)
+_NO_REDUCTION = 0  # as the operator counts; it writes to given memory, torch.nn.functional.huber_loss does not
 
 
 def angle_sum_torch(
@@ -51,12 +53,12 @@ def angle_sum_torch(
         arms, teacher_arms = _Arms(student_NN[block], num_ends), _Arms(teacher_NN[block], num_ends)
         for row, column, weight in _half_of_pairs(len(student_tiles)):
             shape = arms.shape(row, column)
-            gap_VIK, cosine_VIK, product_VIK, huber_VIK = (x[: math.prod(shape)].view(shape) for x in memory)
-            teacher_arms.cosines(row, column, teacher_tiles[row][column], gap_VIK, product_VIK)
+            target_VIK, cosine_VIK, product_VIK, huber_VIK = (x[: math.prod(shape)].view(shape) for x in memory)
+            teacher_arms.cosines(row, column, teacher_tiles[row][column], target_VIK, product_VIK)
             arms.cosines(row, column, student_tiles[row][column], cosine_VIK, product_VIK)
-            torch.sub(cosine_VIK, gap_VIK, out=gap_VIK)
-            torch.clamp(gap_VIK, -delta, delta, out=huber_VIK)
-            loss += weight * _huber_sum(gap_VIK.flatten(), huber_VIK.flatten())
+            if slope_NN is not None:
+                torch.sub(cosine_VIK, target_VIK, out=huber_VIK).clamp_(-delta, delta)
+            loss += 2 * weight * _huber_sum(cosine_VIK, target_VIK, delta)
             if slope_NN is not None:
                 product_VIK *= huber_VIK
                 cosine_VIK *= huber_VIK
@@ -101,9 +103,11 @@ class _Arms:
         return product_VN.addcmul_(self.inverse_VN.square(), cosine_VN, value=-1)
 
 
-def _huber_sum(gap: Tensor, slope: Tensor) -> Tensor:
-    """Huber loss of both orders of a pair, from the gap and its clamped value, which is the loss's slope."""
-    return 2 * torch.dot(slope, gap) - torch.dot(slope, slope)
+def _huber_sum(cosine_VIK: Tensor, target_VIK: Tensor, delta: float) -> Tensor:
+    """Huber loss over ordered pairs, float64; the target's memory is used up."""
+    torch.ops.aten.huber_loss.out(cosine_VIK, target_VIK, _NO_REDUCTION, delta, out=target_VIK)
+    # A vertex at a time, then in float64: thousands of float32 terms in the order that a BLAS likes are 1e-5 off.
+    return target_VIK.flatten(1).sum(dim=1).sum(dtype=torch.float64)
 
 
 def _slices(whole: slice, size: int) -> list[slice]:
@@ -111,7 +115,7 @@ def _slices(whole: slice, size: int) -> list[slice]:
 
 
 def _tiles(x_NN: Tensor | None, size: int) -> list[tuple[Tensor, ...]]:
-    return [] if x_NN is None else [rows.split(size, 1) for rows in x_NN.split(size)]
+    return [] if x_NN is None else [stripe.split(size, 1) for stripe in x_NN.split(size)]
 
 
 def _half_of_pairs(num_tiles: int) -> Iterator[tuple[int, int, float]]:
@@ -123,7 +127,7 @@ def _half_of_pairs(num_tiles: int) -> Iterator[tuple[int, int, float]]:
 
 
 # --------------------------------------------------------------------------------------------------
-# The sum of angles on a CPU, by the C kernel beside this file.
+# On a CPU, by the kernel in C.
 
 _SOURCE = Path(__file__).with_name('angle.c')
 _REALS = {torch.float32: ('float', ctypes.c_float), torch.float64: ('double', ctypes.c_double)}
@@ -158,8 +162,8 @@ def angle_sum_c(
     workspaces = student_NN.new_empty(len(stripes), 6 * _VERTICES * num_samples)
     kernel, real = _load(student_NN.dtype), _REALS[student_NN.dtype][1]
 
-    def add(start: int, stop: int, rows: slice, workspace: Tensor) -> float:
-        sizes = map(ctypes.c_size_t, (num_samples, start, stop - start, rows.start, rows.stop))
+    def add(start: int, stop: int, stripe: slice, workspace: Tensor) -> float:
+        sizes = map(ctypes.c_size_t, (num_samples, start, stop - start, stripe.start, stripe.stop))
         memory = (ctypes.c_void_p(x.data_ptr()) for x in (student_NN, teacher_NN, slope_NN, workspace))
         return kernel(*sizes, real(delta), *memory)
 
@@ -191,7 +195,7 @@ def _stripes(num_samples: int) -> list[slice]:
 
 
 # --------------------------------------------------------------------------------------------------
-# Which implementation computes a sum: the fastest that this machine has and the user allows.
+# Which is taken: the fastest that this machine has and the user allows.
 
 AngleSum = Callable[[Tensor, Tensor, float, bool, slice], tuple[Tensor, Tensor | None]]
 _VARIABLE = 'MMKD_KERNELS'

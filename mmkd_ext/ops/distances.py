@@ -1,12 +1,27 @@
-r"""Directions of vectors and distances between them, differentiable, with gradients bounded at zero.
+r"""Vectors of length 1, products of vectors, and distances between those of a batch.
 
-Shape suffixes: N rows, R chosen ones among them, D dims.
+* Length 1 is made in two ways on purpose: :func:`unit_rows` for what a loss differentiates, its gradient bounded, and
+  :func:`settled_unit_rows` for weights, idempotent to the bit. :func:`unit_features` is for arrays.
+* Smooth functions of squared distances take :func:`squared_distances`, which autograd differentiates.
+* Losses of the distances themselves, or of their ratios, take :func:`pairwise` and :func:`position_gradient`.
 
-Shape suffixes: N samples, R of them whose distances to all are measured, P of these at a time, D dims.
+The Gram matrix gives all distances of a batch for the price of one matrix product, and loses what it subtracts: with
+an offset of a thousand spreads, or between near-duplicates, nothing is left of a float32 distance. Three things help
+:func:`pairwise`:
+
+* features are centred, and in float64 also divided by a power of two, which costs no digit;
+* on the CPU, one pair that float32 cannot resolve, or lengths near its limits, are enough to redo the batch in
+  float64, and leave to take products in shorter numbers (``torch.set_float32_matmul_precision``) to do it at once;
+* on other devices, which must know float64, all is float64 from the start: to look for such a pair would make the
+  host wait in every step.
+
+Shape suffixes: N samples, R rows of the relation (those whose relation to all samples is computed), P of these at a
+time, D dims.
 """
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +36,9 @@ __all__ = [
     'pairwise',
     'position_gradient',
     'row_parts',
+    'settled_unit_rows',
     'squared_distances',
+    'unit_features',
     'unit_rows',
 ]
 
@@ -31,21 +48,56 @@ _SHORTEST = 1e-6
 _STRIPED, _STRIPES, _STRIPE = 2**25, 4, 128
 
 
-def unit_rows(x_ND: Tensor) -> Tensor:
-    r"""Scale every row to length 1; a row shorter than 1e-6 has no direction and stays as it is.
+def unit_rows(x: Tensor) -> Tensor:
+    r"""Scale every vector to length 1; one shorter than 1e-6 has no direction and stays as it is.
 
-    ``torch.nn.functional.normalize`` divides such a row by its eps instead, :math:`10^{-12}`: the gradient at a zero
-    row is then multiplied by :math:`10^{12}`. Here no gradient is ever multiplied by more than :math:`10^6`, at a zero
-    row by 1.
+    ``torch.nn.functional.normalize`` divides such a vector by its eps instead, :math:`10^{-12}`: the gradient at a zero
+    vector is then multiplied by :math:`10^{12}`. Here no gradient is ever multiplied by more than :math:`10^6`, at a
+    zero vector by 1.
 
     Args:
-        x_ND: Vectors, shape (N, D), float32 or float64.
+        x: Vectors, shape (..., D), float32 or float64.
 
     Returns:
         The same shape; lengths are 1, or below 1e-6.
     """
-    norm_N1 = torch.linalg.vector_norm(x_ND, dim=1, keepdim=True)
-    return x_ND / torch.where(norm_N1 > _SHORTEST, norm_N1, 1.0)
+    norm_X1 = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x / torch.where(norm_X1 > _SHORTEST, norm_X1, 1.0)
+
+
+@torch.no_grad()
+def settled_unit_rows(weight: Tensor) -> Tensor:
+    """Scale every vector to length 1, idempotent to the bit: one that has it stays as it is.
+
+    A vector whose norm is 1 up to rounding (4 machine epsilons) is returned as it is, so a second call changes nothing:
+    training resumed from saved unit weights sees the very weights that uninterrupted training sees. To divide again
+    would move last bits. A zero vector stays zero; one shorter than 1e-12 is divided by 1e-12.
+
+    Args:
+        weight: Shape (..., D), any floating dtype.
+
+    Returns:
+        Same shape and dtype, without gradient.
+    """
+    # Float64 and a cascaded sum, or the norm's own rounding would exceed the tolerance for large D.
+    # Apple's devices have no float64.
+    norm_dtype = torch.float32 if weight.device.type == 'mps' else torch.float64
+    norm = weight.to(norm_dtype).square().sum(dim=-1, keepdim=True).sqrt()
+    is_unit = (norm - 1).abs() <= 4 * torch.finfo(weight.dtype).eps
+    return torch.where(is_unit, weight, weight / norm.clamp_min(1e-12).to(weight.dtype))
+
+
+def unit_features(features_ND: np.ndarray) -> np.ndarray:
+    """Scale the rows of an array to length 1, as clusterings and maps compare them; a row of zeros stays.
+
+    Args:
+        features_ND: (N, D) floats.
+
+    Returns:
+        The same shape and dtype.
+    """
+    length_N1 = np.linalg.norm(features_ND, axis=1, keepdims=True)
+    return features_ND / np.where(length_N1 > 0, length_N1, 1)
 
 
 def inner_products(x_ND: Tensor, rows: slice | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -53,7 +105,7 @@ def inner_products(x_ND: Tensor, rows: slice | None = None) -> tuple[Tensor, Ten
 
     Args:
         x_ND: Vectors, shape (N, D).
-        rows: The rows; None for all.
+        rows: Rows of the relation; None for all.
 
     Returns:
         Shapes (R, N), (R, 1), (N,).
@@ -70,7 +122,7 @@ def gram_rows(x_ND: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
 
     Args:
         x_ND: Vectors, shape (N, D).
-        rows: The rows.
+        rows: Rows of the relation.
 
     Returns:
         Shapes (R, N), (N,).
@@ -91,12 +143,12 @@ def gram_rows(x_ND: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
 def squared_distances(x_ND: Tensor, rows: slice | None = None) -> Tensor:
     """Squared distances of some rows to all, precise also far from the origin.
 
-    For losses of smooth functions of the square. Those that need the distance itself, or its ratios, between points
-    that nearly coincide use :mod:`mmkd_ext.ops.distances`.
+    For losses of smooth functions of the square; see :func:`pairwise` for those that need the distance itself, or its
+    ratios, between points that nearly coincide.
 
     Args:
         x_ND: Vectors, shape (N, D).
-        rows: The rows; None for all.
+        rows: Rows of the relation; None for all.
 
     Returns:
         Shape (R, N), >= 0; of a row to itself 0, up to rounding if only some rows are asked for.
@@ -109,16 +161,6 @@ def squared_distances(x_ND: Tensor, rows: slice | None = None) -> Tensor:
 
 # --------------------------------------------------------------------------------------------------
 # Distances within a batch, exact where single precision cannot know them.
-#
-# The Gram matrix gives all distances of a batch for the price of one matrix product, and loses what it subtracts:
-# with an offset of a thousand spreads, or between near-duplicates, nothing is left of a float32 distance. Three
-# things help:
-#
-# * features are centred, and in float64 also divided by a power of two, which costs no digit;
-# * on the CPU, one pair that float32 cannot resolve, or lengths near its limits, are enough to redo the batch in
-#   float64, and leave to take products in shorter numbers (``torch.set_float32_matmul_precision``) to do it at once;
-# * on other devices, which must know float64, all is float64 from the start: to look for such a pair would make the
-#   host wait in every step.
 
 # A squared distance under this share of |x|^2 + |y|^2 has lost too many of float32's digits: its error is near 1e-7 of
 # that sum, so 1e-5 of the distance at the border.
@@ -144,6 +186,7 @@ class Points(NamedTuple):
         unit: Power of two, a scalar tensor.
         rows: Which points the first axis of ``square_RN`` means.
         dtype: Of the features; that of the measurement may be more precise.
+        is_resolved: Whether the dtype of the measurement knows all these distances. :func:`pairwise` returns no others.
     """
 
     x_ND: Tensor | None
@@ -151,6 +194,7 @@ class Points(NamedTuple):
     unit: Tensor
     rows: slice
     dtype: torch.dtype
+    is_resolved: bool
 
 
 def pairwise(student: Tensor, teacher: Tensor, rows: slice | None = None) -> tuple[Points, Points]:
@@ -170,10 +214,11 @@ def pairwise(student: Tensor, teacher: Tensor, rows: slice | None = None) -> tup
     dtype = torch.promote_types(student.dtype, teacher.dtype)
     bounds = None if rows is None else (rows.start, rows.stop)
     if dtype == torch.float32 and student.device.type == 'cpu' and products_are_exact():
-        points = once(_measure, student.detach(), dtype, bounds)
-        other = None if points is None else once(_measure, teacher.detach(), dtype, bounds)
-        if points is not None and other is not None:
-            return points, other._replace(x_ND=None)
+        points = once(_measure, student.detach(), torch.float32, bounds)
+        if points.is_resolved:
+            other = once(_measure, teacher.detach(), torch.float32, bounds)
+            if other.is_resolved:
+                return points, other._replace(x_ND=None)
     points, other = (once(_measure, x.detach(), torch.float64, bounds) for x in (student, teacher))
     return points, other._replace(x_ND=None)
 
@@ -208,14 +253,15 @@ def position_gradient(points: Points, slope_RN: Tensor) -> Tensor:
     return gradient_ND
 
 
-def _measure(x_ND: Tensor, dtype: torch.dtype, bounds: tuple[int, int] | None) -> Points | None:
-    """Points; None if float32 does not resolve a pair among them, and float64 has to."""
+def _measure(x_ND: Tensor, dtype: torch.dtype, bounds: tuple[int, int] | None) -> Points:
+    """Measure in this dtype; stop where float32 does not resolve a pair, and float64 has to."""
     rows = slice(*bounds) if bounds else slice(0, len(x_ND))
     given = x_ND.dtype
     x_ND, unit = _centred(x_ND.to(dtype))
     gram_RN, norm_N = gram_rows(x_ND, rows)
+    unresolved = Points(None, None, unit, rows, given, is_resolved=False)
     if dtype == torch.float32 and not _UNSCALED[0] < norm_N.amax() < _UNSCALED[1]:
-        return None
+        return unresolved
     for part in row_parts(gram_RN):
         own = slice(rows.start + part.start, rows.start + part.stop)
         norm_P1 = norm_N[own, None]
@@ -224,9 +270,9 @@ def _measure(x_ND: Tensor, dtype: torch.dtype, bounds: tuple[int, int] | None) -
         if dtype == torch.float64:
             square_PN.masked_fill_(square_PN <= (norm_P1 + norm_N).mul_(EQUAL).clamp_(min=SMALLEST_SQUARE), 0)
         elif not _are_resolved(square_PN, norm_P1, norm_N):
-            return None
+            return unresolved
         square_PN.diagonal(own.start).fill_(0)
-    return Points(x_ND, gram_RN, unit, rows, given)
+    return Points(x_ND, gram_RN, unit, rows, given, is_resolved=True)
 
 
 def _are_resolved(square_PN: Tensor, norm_P1: Tensor, norm_N: Tensor) -> bool:

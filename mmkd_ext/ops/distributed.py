@@ -45,7 +45,7 @@ def gather_with_grad(x: Tensor) -> Tensor:
     Raises:
         ValueError: If the other dimensions differ between processes; raised on all of them.
     """
-    return x if num_processes() == 1 else _Gather.apply(x, _shares(x))
+    return x if num_processes() == 1 else _Gather.apply(x, _sizes(x))
 
 
 def sum_with_grad(x: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ def own_rows(num_rows: int) -> slice:
     return slice(rank * num_rows // num_processes(), (rank + 1) * num_rows // num_processes())
 
 
-def _shares(x: Tensor) -> list[int]:
+def _sizes(x: Tensor) -> list[int]:
     """Number of samples on each process."""
     shape = torch.tensor(x.shape, device=x.device)
     shapes = [torch.empty_like(shape) for _ in range(distributed.get_world_size())]
@@ -138,18 +138,18 @@ class _Gather(torch.autograd.Function):
     """``all_gather`` with the backward that it lacks: sum over processes, then cut out the own share."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, shares: list[int]) -> Tensor:
-        ctx.shares = shares
+    def forward(ctx: FunctionCtx, x: Tensor, sizes: list[int]) -> Tensor:
+        ctx.sizes = sizes
         # The backend moves equal sizes only: fill up to the largest share, and cut what came.
-        padded = x.new_zeros(max(shares), *x.shape[1:])
+        padded = x.new_zeros(max(sizes), *x.shape[1:])
         padded[: len(x)] = x
-        parts = [torch.empty_like(padded) for _ in shares]
+        parts = [torch.empty_like(padded) for _ in sizes]
         distributed.all_gather(parts, padded)
-        return torch.cat([part[:size] for part, size in zip(parts, shares, strict=True)])
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _all_reduce(grad).split(ctx.shares)[distributed.get_rank()], None
+        return _all_reduce(grad).split(ctx.sizes)[distributed.get_rank()], None
 
 
 class _Sum(torch.autograd.Function):

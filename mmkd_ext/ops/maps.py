@@ -55,7 +55,7 @@ def sample_tokens(
     # Where the largest of random numbers are is a draw without replacement, one for each image.
     lots = torch.rand(num_images, num_positions, generator=generator, device=generator.device)
     chosen_NT = lots.topk(min(num_tokens, num_positions)).indices
-    student, teacher = (_rows(x, chosen_NT.to(x.device)) for x in (student, teacher))
+    student, teacher = (_take(x, chosen_NT.to(x.device)) for x in (student, teacher))
     return student, teacher
 
 
@@ -101,6 +101,6 @@ def _on_one_grid(caller: str, student: Tensor, teacher: Tensor, **number: int) -
     return student, teacher
 
 
-def _rows(x_NCHW: Tensor, chosen_NT: Tensor) -> Tensor:
+def _take(x_NCHW: Tensor, chosen_NT: Tensor) -> Tensor:
     index_NCT = chosen_NT[:, None].expand(-1, x_NCHW.shape[1], -1)
     return x_NCHW.flatten(2).gather(2, index_NCT).transpose(1, 2).flatten(0, 1)

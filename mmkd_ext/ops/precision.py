@@ -1,7 +1,4 @@
-"""Work that several losses of one step have in common, done once.
-
-Shape suffixes: none; tensors of any shape.
-"""
+"""What a step computes once for all its losses, and what it computes in full precision whatever autocast says."""
 
 import functools
 from collections.abc import Callable, Iterator

@@ -1,7 +1,12 @@
-"""Random numbers as a function of a seed, a step and a place: no state, no generator, no wait for a device.
+"""Random numbers as a function of counters, such as a seed, a step and a place: what draws them resumes exactly.
 
-The same numbers come out on every device and in every process, at any time: what draws them resumes exactly once it
-knows its step.
+A generator with a state gives each sample what its turn brings, so that the numbers change with the batch size, the
+number of processes, and where a run was resumed. Here they are a hash of integers that name the draw, in three forms:
+
+* :func:`uniform_noise` for a tensor, on its device and without a wait for it;
+* :func:`counter_keys` and :func:`counter_uniform` for samples, on the host: who knows their numbers can group samples
+  by them without asking an accelerator;
+* :func:`seeded_generator` for what torch draws itself.
 
 Shape suffixes: B samples, N numbers per sample.
 """
@@ -53,11 +58,7 @@ def _shift_right(x: _Bits, bits: int) -> _Bits:
 
 
 # --------------------------------------------------------------------------------------------------
-# Random numbers as a function of counters: what is drawn for a sample depends on nothing that happened before.
-#
-# A generator with a state gives each sample what its turn brings, so that the numbers change with the batch size, the
-# number of processes, and where a run was resumed. Here they are a hash of integers that name the draw. They are made
-# on the host: who knows them can group samples by them without asking an accelerator.
+# Numbers of samples.
 
 _MANTISSA_BITS = 53
 
@@ -94,10 +95,6 @@ def counter_uniform(keys_B: np.ndarray, stream: int, num: int) -> np.ndarray:
     """
     bits_BN = counter_keys(keys_B[:, None], stream, np.arange(num))
     return (bits_BN >> np.uint64(64 - _MANTISSA_BITS)).astype(np.float64) * 2.0**-_MANTISSA_BITS
-
-
-# --------------------------------------------------------------------------------------------------
-# Random numbers that follow from counters alone, so that a resumed training draws what an undisturbed one draws.
 
 
 def seeded_generator(*words: int, device: torch.device | str = 'cpu') -> torch.Generator:

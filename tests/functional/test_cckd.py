@@ -1,5 +1,6 @@
 """correlation_congruence against loops in float64, the polynomial's known error, its invariances and limits."""
 
+import functools
 import math
 
 import pytest
@@ -81,54 +82,53 @@ def test_vectors_of_the_dossier(settings, expected):
     assert correlation_congruence(student, teacher, **settings).item() == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize('settings', KERNELS, ids=str)
-def test_loops(settings):
-    student, teacher = random_case()
-    result = correlation_congruence(student, teacher, **settings)
-    assert result.item() == pytest.approx(looped(student, teacher, **settings), rel=1e-10)
+def test_loops():
+    for settings in KERNELS:
+        student, teacher = random_case()
+        result = correlation_congruence(student, teacher, **settings)
+        assert result.item() == pytest.approx(looped(student, teacher, **settings), rel=1e-10)
 
 
-@pytest.mark.parametrize('settings', KERNELS, ids=str)
-def test_gradcheck(settings):
-    student, teacher = random_case()
-    assert torch.autograd.gradcheck(
-        lambda s: correlation_congruence(s, teacher, **settings), (student.requires_grad_(),)
-    )
+def test_gradcheck():
+    for settings in KERNELS:
+        student, teacher = random_case()
+        function = functools.partial(correlation_congruence, **settings)
+        assert torch.autograd.gradcheck(function, (student.requires_grad_(), teacher))
 
 
-@pytest.mark.parametrize('settings', KERNELS, ids=str)
-def test_permutation_invariant_and_zero_for_an_equal_teacher(settings):
-    student, teacher = random_case()
-    rows = torch.randperm(6)
-    torch.testing.assert_close(
-        correlation_congruence(student[rows], teacher[rows], **settings),
-        correlation_congruence(student, teacher, **settings),
-    )
-    student = teacher.clone().requires_grad_()
-    loss = correlation_congruence(student, teacher, **settings)
-    loss.backward()
-    assert loss == 0
-    assert (student.grad == 0).all()
+def test_permutation_invariant_and_zero_for_an_equal_teacher():
+    for settings in KERNELS:
+        student, teacher = random_case()
+        rows = torch.randperm(6)
+        torch.testing.assert_close(
+            correlation_congruence(student[rows], teacher[rows], **settings),
+            correlation_congruence(student, teacher, **settings),
+        )
+        student = teacher.clone().requires_grad_()
+        loss = correlation_congruence(student, teacher, **settings)
+        loss.backward()
+        assert loss == 0
+        assert (student.grad == 0).all()
 
 
-@pytest.mark.parametrize('settings', [s for s in KERNELS if s.get('kernel') != 'mmd'], ids=str)
-def test_blind_to_rotation(settings):
-    student, teacher = random_case()
-    rotation = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64)).Q
-    torch.testing.assert_close(
-        correlation_congruence(student @ rotation, teacher, **settings),
-        correlation_congruence(student, teacher, **settings),
-    )
+def test_blind_to_rotation():
+    for settings in [s for s in KERNELS if s.get('kernel') != 'mmd']:
+        student, teacher = random_case()
+        rotation = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64)).Q
+        torch.testing.assert_close(
+            correlation_congruence(student @ rotation, teacher, **settings),
+            correlation_congruence(student, teacher, **settings),
+        )
 
 
-@pytest.mark.parametrize('settings', [s for s in KERNELS if s.get('normalize', True)], ids=str)
-def test_blind_to_lengths_when_normalized(settings):
-    student, teacher = random_case()
-    lengths = torch.logspace(-3, 3, 6, dtype=torch.float64)[:, None]
-    torch.testing.assert_close(
-        correlation_congruence(lengths * student, teacher, **settings),
-        correlation_congruence(student, teacher, **settings),
-    )
+def test_blind_to_lengths_when_normalized():
+    for settings in [s for s in KERNELS if s.get('normalize', True)]:
+        student, teacher = random_case()
+        lengths = torch.logspace(-3, 3, 6, dtype=torch.float64)[:, None]
+        torch.testing.assert_close(
+            correlation_congruence(lengths * student, teacher, **settings),
+            correlation_congruence(student, teacher, **settings),
+        )
 
 
 def test_exact_gaussian_of_raw_features_is_blind_to_a_shift():
@@ -150,27 +150,27 @@ def test_median_width_is_blind_to_a_scale_of_both_networks():
     )
 
 
-@pytest.mark.parametrize('normalize', [True, False])
-def test_polynomial_tends_to_the_exact_kernel(normalize):
-    student, teacher = random_case()
-    exact = correlation_congruence(student, teacher, normalize=normalize)
-    assert (correlation_congruence(student, teacher, normalize=normalize, order=2) - exact).abs() > 1e-5
-    torch.testing.assert_close(correlation_congruence(student, teacher, normalize=normalize, order=80), exact)
+def test_polynomial_tends_to_the_exact_kernel():
+    for normalize in [True, False]:
+        student, teacher = random_case()
+        exact = correlation_congruence(student, teacher, normalize=normalize)
+        assert (correlation_congruence(student, teacher, normalize=normalize, order=2) - exact).abs() > 1e-5
+        torch.testing.assert_close(correlation_congruence(student, teacher, normalize=normalize, order=80), exact)
 
 
-@pytest.mark.parametrize(('order', 'error'), [(1, 0.191), (2, 0.0474), (3, 0.0091), (4, 0.0014), (5, 0.0002)])
-def test_error_of_the_polynomial_is_the_poisson_tail(order, error):
-    # Equal features: the exact kernel is 1 everywhere, the polynomial P[Poisson(2 gamma) <= order]. Against opposite
-    # features in the teacher, whose kernel is known, the difference of the losses shows the error.
-    same = torch.ones(2, 1, dtype=torch.float64)
-    opposite = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
-    z = 0.8
-    tail = 1 - math.exp(-z) * sum(z**p / math.factorial(p) for p in range(order + 1))
-    assert tail == pytest.approx(error, abs=5e-4)
-    apart = math.exp(-z) * sum((-z) ** p / math.factorial(p) for p in range(order + 1))
-    # The diagonal cancels: both entries off it differ by (1 - tail) - apart.
-    expected = 2 * (1 - tail - apart) ** 2 / 4
-    assert correlation_congruence(same, opposite, order=order).item() == pytest.approx(expected, rel=1e-12)
+def test_error_of_the_polynomial_is_the_poisson_tail():
+    for order, error in [(1, 0.191), (2, 0.0474), (3, 0.0091), (4, 0.0014), (5, 0.0002)]:
+        # Equal features: the exact kernel is 1 everywhere, the polynomial P[Poisson(2 gamma) <= order]. Against
+        # opposite features in the teacher, whose kernel is known, the difference of the losses shows the error.
+        same = torch.ones(2, 1, dtype=torch.float64)
+        opposite = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+        z = 0.8
+        tail = 1 - math.exp(-z) * sum(z**p / math.factorial(p) for p in range(order + 1))
+        assert tail == pytest.approx(error, abs=5e-4)
+        apart = math.exp(-z) * sum((-z) ** p / math.factorial(p) for p in range(order + 1))
+        # The diagonal cancels: both entries off it differ by (1 - tail) - apart.
+        expected = 2 * (1 - tail - apart) ** 2 / 4
+        assert correlation_congruence(same, opposite, order=order).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_first_order_is_the_bilinear_kernel_up_to_a_factor():
@@ -182,14 +182,14 @@ def test_first_order_is_the_bilinear_kernel_up_to_a_factor():
     )
 
 
-@pytest.mark.parametrize('order', [None, 2, 12])
-@pytest.mark.parametrize('length', [10.0, 1e4, 1e8])
-def test_long_raw_features_are_finite(order, length):
-    student, teacher = (length * x.float() for x in random_case())
-    loss = correlation_congruence(student.requires_grad_(), teacher, normalize=False, order=order)
-    loss.backward()
-    assert 0 <= loss <= 1
-    assert student.grad.isfinite().all()
+def test_long_raw_features_are_finite():
+    for order in [None, 2, 12]:
+        for length in [10.0, 1e4, 1e8]:
+            student, teacher = (length * x.float() for x in random_case())
+            loss = correlation_congruence(student.requires_grad_(), teacher, normalize=False, order=order)
+            loss.backward()
+            assert 0 <= loss <= 1
+            assert student.grad.isfinite().all()
 
 
 def test_equal_teacher_features_have_no_median_but_a_finite_loss():
@@ -207,22 +207,22 @@ def test_no_gradient_into_teacher():
     assert teacher.grad is None
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_half_precision_under_autocast_is_computed_in_float32(dtype):
-    student, teacher = (x.to(dtype) for x in random_case())
-    with torch.autocast('cpu', torch.bfloat16):
-        loss = correlation_congruence(student, teacher)
-    torch.testing.assert_close(loss, correlation_congruence(student.float(), teacher.float()), rtol=0, atol=0)
+def test_half_precision_under_autocast_is_computed_in_float32():
+    for dtype in [torch.float16, torch.bfloat16]:
+        student, teacher = (x.to(dtype) for x in random_case())
+        with torch.autocast('cpu', torch.bfloat16):
+            loss = correlation_congruence(student, teacher)
+        torch.testing.assert_close(loss, correlation_congruence(student.float(), teacher.float()), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize('num_samples', [0, 1])
-@pytest.mark.parametrize('settings', KERNELS, ids=str)
-def test_fewer_than_two_samples_are_a_differentiable_zero(settings, num_samples):
-    student = torch.randn(num_samples, 3, requires_grad=True)
-    loss = correlation_congruence(student, torch.randn(num_samples, 3), **settings)
-    loss.backward()
-    assert loss == 0
-    assert (student.grad == 0).all()
+def test_fewer_than_two_samples_are_a_differentiable_zero():
+    for num_samples in [0, 1]:
+        for settings in KERNELS:
+            student = torch.randn(num_samples, 3, requires_grad=True)
+            loss = correlation_congruence(student, torch.randn(num_samples, 3), **settings)
+            loss.backward()
+            assert loss == 0
+            assert (student.grad == 0).all()
 
 
 def test_maps_are_flattened():
@@ -232,14 +232,14 @@ def test_maps_are_flattened():
     )
 
 
-@pytest.mark.parametrize('settings', KERNELS[:5], ids=str)
-def test_compiles_without_a_break(settings):
-    student, teacher = random_case()
-    torch.compiler.reset()  # all functions share one wrapper, and with it the limit of recompilations
-    compiled = torch.compile(correlation_congruence, fullgraph=True, backend='eager')
-    torch.testing.assert_close(
-        compiled(student, teacher, **settings), correlation_congruence(student, teacher, **settings)
-    )
+def test_compiles_without_a_break():
+    for settings in KERNELS[:5]:
+        student, teacher = random_case()
+        torch.compiler.reset()  # all functions share one wrapper, and with it the limit of recompilations
+        compiled = torch.compile(correlation_congruence, fullgraph=True, backend='eager')
+        torch.testing.assert_close(
+            compiled(student, teacher, **settings), correlation_congruence(student, teacher, **settings)
+        )
 
 
 @pytest.mark.parametrize(
@@ -274,15 +274,15 @@ def test_samples_that_do_not_pair_up():
         correlation_congruence(torch.zeros(3, 2), torch.zeros(4, 2))
 
 
-@pytest.mark.parametrize('settings', KERNELS, ids=str)
-def test_parts_of_the_rows_add_up(settings):
-    student, teacher = random_case()
-    student.requires_grad_()
-    whole = correlation_congruence(student, teacher, **settings)
-    parts = sum(
-        correlation_congruence(student, teacher, rows=rows, **settings)
-        for rows in (slice(0, 1), slice(1, 1), slice(1, 6))
-    )
-    torch.testing.assert_close(parts, whole, rtol=1e-12, atol=0)
-    gradients = [torch.autograd.grad(loss, student)[0] for loss in (parts, whole)]
-    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-14)
+def test_parts_of_the_rows_add_up():
+    for settings in KERNELS:
+        student, teacher = random_case()
+        student.requires_grad_()
+        whole = correlation_congruence(student, teacher, **settings)
+        parts = sum(
+            correlation_congruence(student, teacher, rows=rows, **settings)
+            for rows in (slice(0, 1), slice(1, 1), slice(1, 6))
+        )
+        torch.testing.assert_close(parts, whole, rtol=1e-12, atol=0)
+        gradients = [torch.autograd.grad(loss, student)[0] for loss in (parts, whole)]
+        torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-14)

@@ -64,40 +64,40 @@ def official_case(vectors, case, dtype):
     return student, student[:, :, rows], teacher[:, :, rows], settings
 
 
-@pytest.mark.parametrize('dtype', ['f64', 'f32'])
-@pytest.mark.parametrize('prefix', ['', 'noweight_'], ids=['weight', 'noweight'])
 @pytest.mark.parametrize('case', CASES)
-def test_official(golden, case, prefix, dtype):
+def test_official(golden, case):
     vectors = golden('crkd_kd')
-    leaf, student, teacher, settings = official_case(vectors, case, dtype)
-    loss = class_relation_kd(student, teacher, weight='none' if prefix else 'normalized', **settings)
-    (gradient,) = torch.autograd.grad(loss.mean(), leaf)
-    tolerance = F64 if dtype == 'f64' else F32
-    key = f'{case}_{dtype}_{prefix}'
-    torch.testing.assert_close(loss, torch.from_numpy(vectors[f'{key}loss_per_head']), **tolerance)
-    torch.testing.assert_close(gradient, torch.from_numpy(vectors[f'{key}grad_new_of_mean']), **tolerance)
+    for dtype in ['f64', 'f32']:
+        for prefix in ['', 'noweight_']:
+            leaf, student, teacher, settings = official_case(vectors, case, dtype)
+            loss = class_relation_kd(student, teacher, weight='none' if prefix else 'normalized', **settings)
+            (gradient,) = torch.autograd.grad(loss.mean(), leaf)
+            tolerance = F64 if dtype == 'f64' else F32
+            key = f'{case}_{dtype}_{prefix}'
+            torch.testing.assert_close(loss, torch.from_numpy(vectors[f'{key}loss_per_head']), **tolerance)
+            torch.testing.assert_close(gradient, torch.from_numpy(vectors[f'{key}grad_new_of_mean']), **tolerance)
 
 
-@pytest.mark.parametrize('dtype', ['f64', 'f32'])
 @pytest.mark.parametrize('case', CASES)
-def test_official_gradient_of_each_head(golden, case, dtype):
+def test_official_gradient_of_each_head(golden, case):
     vectors = golden('crkd_kd')
-    leaf, student, teacher, settings = official_case(vectors, case, dtype)
-    loss = class_relation_kd(student, teacher, **settings)
-    (gradient,) = torch.autograd.grad((loss * torch.from_numpy(vectors[f'{case}_head_w'])).sum(), leaf)
-    expected = torch.from_numpy(vectors[f'{case}_{dtype}_grad_new_of_weighted_heads'])
-    torch.testing.assert_close(gradient, expected, **(F64 if dtype == 'f64' else F32))
+    for dtype in ['f64', 'f32']:
+        leaf, student, teacher, settings = official_case(vectors, case, dtype)
+        loss = class_relation_kd(student, teacher, **settings)
+        (gradient,) = torch.autograd.grad((loss * torch.from_numpy(vectors[f'{case}_head_w'])).sum(), leaf)
+        expected = torch.from_numpy(vectors[f'{case}_{dtype}_grad_new_of_weighted_heads'])
+        torch.testing.assert_close(gradient, expected, **(F64 if dtype == 'f64' else F32))
 
 
-@pytest.mark.parametrize('dtype', ['f64', 'f32'])
-def test_right_where_official_is_nan(golden, dtype):
+def test_right_where_official_is_nan(golden):
     vectors = golden('crkd_kd')
-    assert np.isnan(vectors[f'huge_logits_{dtype}_loss_mean'])
-    leaf, student, teacher, settings = official_case(vectors, 'huge_logits', dtype)
-    loss = class_relation_kd(student, teacher, **settings)
-    (gradient,) = torch.autograd.grad(loss.mean(), leaf)
-    torch.testing.assert_close(loss.double(), _cross_entropy_in_logarithms(student.detach(), teacher), **F32)
-    assert gradient.isfinite().all()
+    for dtype in ['f64', 'f32']:
+        assert np.isnan(vectors[f'huge_logits_{dtype}_loss_mean'])
+        leaf, student, teacher, settings = official_case(vectors, 'huge_logits', dtype)
+        loss = class_relation_kd(student, teacher, **settings)
+        (gradient,) = torch.autograd.grad(loss.mean(), leaf)
+        torch.testing.assert_close(loss.double(), _cross_entropy_in_logarithms(student.detach(), teacher), **F32)
+        assert gradient.isfinite().all()
 
 
 def _cross_entropy_in_logarithms(student, teacher, softness=0.4, scale=16.0):
@@ -124,17 +124,17 @@ def _cross_entropy_in_logarithms(student, teacher, softness=0.4, scale=16.0):
     return scale * torch.tensor(per_head, dtype=torch.float64) / (views * rows)
 
 
-@pytest.mark.parametrize('dtype', ['f64', 'f32'])
-def test_no_unlabelled_row_is_a_differentiable_zero(golden, dtype):
+def test_no_unlabelled_row_is_a_differentiable_zero(golden):
     vectors = golden('crkd_kd')
-    assert np.isnan(vectors[f'all_lab_empty_{dtype}_loss_mean'])
-    for weight_mean in ('joint', 'per_view_head'):
-        leaf, student, teacher, settings = official_case(vectors, 'all_lab_empty', dtype)
-        loss = class_relation_kd(student, teacher, weight_mean=weight_mean, **settings)
-        loss.mean().backward()
-        assert loss.shape == (4,)
-        assert torch.equal(loss, torch.zeros_like(loss))
-        assert torch.equal(leaf.grad, torch.zeros_like(leaf))
+    for dtype in ['f64', 'f32']:
+        assert np.isnan(vectors[f'all_lab_empty_{dtype}_loss_mean'])
+        for weight_mean in ('joint', 'per_view_head'):
+            leaf, student, teacher, settings = official_case(vectors, 'all_lab_empty', dtype)
+            loss = class_relation_kd(student, teacher, weight_mean=weight_mean, **settings)
+            loss.mean().backward()
+            assert loss.shape == (4,)
+            assert torch.equal(loss, torch.zeros_like(loss))
+            assert torch.equal(leaf.grad, torch.zeros_like(leaf))
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,6 @@ def test_worked_example(settings, expected):
     torch.testing.assert_close(loss, torch.tensor([expected], dtype=torch.float64), rtol=1e-13, atol=0)
 
 
-@pytest.mark.parametrize('teacher_heads', [1, 3])
 @pytest.mark.parametrize(
     'settings',
     [
@@ -171,14 +170,17 @@ def test_worked_example(settings, expected):
     ],
     ids=lambda settings: '-'.join(settings),
 )
-def test_loops(settings, teacher_heads):
-    student, teacher = random_case(teacher_heads=teacher_heads)
-    student.requires_grad_()
-    head_weights = torch.rand(3, dtype=torch.float64)
-    loss, expected = (function(student, teacher, **settings) for function in (class_relation_kd, looped))
-    gradient, expected_gradient = (torch.autograd.grad(value @ head_weights, student)[0] for value in (loss, expected))
-    torch.testing.assert_close(loss, expected, **F64)
-    torch.testing.assert_close(gradient, expected_gradient, **F64)
+def test_loops(settings):
+    for teacher_heads in [1, 3]:
+        student, teacher = random_case(teacher_heads=teacher_heads)
+        student.requires_grad_()
+        head_weights = torch.rand(3, dtype=torch.float64)
+        loss, expected = (function(student, teacher, **settings) for function in (class_relation_kd, looped))
+        gradient, expected_gradient = (
+            torch.autograd.grad(value @ head_weights, student)[0] for value in (loss, expected)
+        )
+        torch.testing.assert_close(loss, expected, **F64)
+        torch.testing.assert_close(gradient, expected_gradient, **F64)
 
 
 @pytest.mark.parametrize(
@@ -236,17 +238,17 @@ def test_invariances():
     torch.testing.assert_close(class_relation_kd(student + shifts[0], teacher + shifts[1]), result, **F64)
 
 
-@pytest.mark.parametrize('dtype', [torch.float64, torch.float32])
-def test_a_constant_added_to_all_logits_changes_nothing(dtype):
+def test_a_constant_added_to_all_logits_changes_nothing():
     """Small logits go into exponentials as they are; of large ones the largest is subtracted first."""
-    student, teacher = (x.to(dtype) for x in random_case())
-    results = []
-    for constant in (0.0, 50.0):
-        leaf = student.clone().requires_grad_()
-        loss = class_relation_kd(leaf + constant, teacher)
-        results.append((loss, torch.autograd.grad(loss.sum(), leaf)[0]))
-    tolerance = {'rtol': 1e-10, 'atol': 1e-12} if dtype == torch.float64 else {'rtol': 1e-3, 'atol': 1e-5}
-    torch.testing.assert_close(*results, **tolerance)
+    for dtype in [torch.float64, torch.float32]:
+        student, teacher = (x.to(dtype) for x in random_case())
+        results = []
+        for constant in (0.0, 50.0):
+            leaf = student.clone().requires_grad_()
+            loss = class_relation_kd(leaf + constant, teacher)
+            results.append((loss, torch.autograd.grad(loss.sum(), leaf)[0]))
+        tolerance = {'rtol': 1e-10, 'atol': 1e-12} if dtype == torch.float64 else {'rtol': 1e-3, 'atol': 1e-5}
+        torch.testing.assert_close(*results, **tolerance)
 
 
 def test_kl_is_zero_where_student_agrees_and_ce_is_the_entropy():
@@ -274,18 +276,18 @@ def test_all_classes_known_makes_weights_one():
     )
 
 
-@pytest.mark.parametrize('scale', [1.0, 1e4])
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32])
-def test_finite_and_float32_under_autocast(dtype, scale):
-    student, teacher = ((x * scale).to(dtype) for x in random_case(teacher_heads=3))
-    student.requires_grad_()
-    with torch.autocast('cpu', torch.bfloat16):
-        loss = class_relation_kd(student, teacher)
-    loss.mean().backward()
-    assert loss.dtype == torch.float32
-    assert student.grad.dtype == dtype
-    assert student.grad.isfinite().all()
-    torch.testing.assert_close(loss.double(), _cross_entropy_in_logarithms(student.detach(), teacher), **F32)
+def test_finite_and_float32_under_autocast():
+    for scale in [1.0, 1e4]:
+        for dtype in [torch.float16, torch.bfloat16, torch.float32]:
+            student, teacher = ((x * scale).to(dtype) for x in random_case(teacher_heads=3))
+            student.requires_grad_()
+            with torch.autocast('cpu', torch.bfloat16):
+                loss = class_relation_kd(student, teacher)
+            loss.mean().backward()
+            assert loss.dtype == torch.float32
+            assert student.grad.dtype == dtype
+            assert student.grad.isfinite().all()
+            torch.testing.assert_close(loss.double(), _cross_entropy_in_logarithms(student.detach(), teacher), **F32)
 
 
 @pytest.mark.parametrize(
@@ -304,11 +306,13 @@ def test_bad_setting(settings, message):
         class_relation_kd(*random_case(), **settings)
 
 
-@pytest.mark.parametrize('shape', [(1, 1, 4, 3), (2, 2, 4, 3), (2, 1, 5, 3), (2, 1, 4, 6), (2, 1, 4, 0)])
-def test_teacher_does_not_fit(shape):
-    message = r'expected teacher of shape \(V=2, H=3 or 1, U=4, K<=5\) but got .*; feed both networks the same crops'
-    with pytest.raises(ValueError, match=message):
-        class_relation_kd(random_case()[0], torch.zeros(shape))
+def test_teacher_does_not_fit():
+    for shape in [(1, 1, 4, 3), (2, 2, 4, 3), (2, 1, 5, 3), (2, 1, 4, 6), (2, 1, 4, 0)]:
+        message = (
+            r'expected teacher of shape \(V=2, H=3 or 1, U=4, K<=5\) but got .*; feed both networks the same crops'
+        )
+        with pytest.raises(ValueError, match=message):
+            class_relation_kd(random_case()[0], torch.zeros(shape))
 
 
 def test_missing_dimension():

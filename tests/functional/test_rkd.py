@@ -3,6 +3,7 @@
 Where numbers matter, in plain torch and with the C kernel; the Triton kernels have a test of their own.
 """
 
+import functools
 import math
 
 import pytest
@@ -11,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmkd_ext.functional import rkd_angle, rkd_distance
-from mmkd_ext.functional.rkd import _closed_form
+from mmkd_ext.functional.rkd import _closed_form, angle_sum, distance_sum
 from mmkd_ext.ops.angle import angle_path
+from mmkd_ext.ops.distances import pairwise
 
 BOTH = pytest.mark.parametrize('loss', [rkd_distance, rkd_angle])
 PLAIN_CASES = [f'plain_B{b}_D{d}' for b in (3, 8, 32) for d in (4, 64)] + [
@@ -75,31 +77,31 @@ def golden_case(golden, loss, name):
 
 
 @BOTH
-@pytest.mark.parametrize('name', [*PLAIN_CASES, 'plain_B2_D4'])
-@pytest.mark.parametrize(('dtype', 'rtol', 'atol'), [('f64', 1e-9, 1e-12), ('f32', 1e-5, 1e-6)])
-def test_official_vectors(golden, path, loss, name, dtype, rtol, atol):
-    student, teacher, expected, expected_grad = golden_case(golden, loss, f'{name}_{dtype}')
-    value, grad = value_and_gradient(loss, student, teacher)
-    torch.testing.assert_close(value, expected, rtol=rtol, atol=atol)
-    torch.testing.assert_close(grad, expected_grad, rtol=rtol, atol=atol)
+def test_official_vectors(golden, path, loss):
+    for name in [*PLAIN_CASES, 'plain_B2_D4']:
+        for dtype, rtol, atol in [('f64', 1e-9, 1e-12), ('f32', 1e-5, 1e-6)]:
+            student, teacher, expected, expected_grad = golden_case(golden, loss, f'{name}_{dtype}')
+            value, grad = value_and_gradient(loss, student, teacher)
+            torch.testing.assert_close(value, expected, rtol=rtol, atol=atol)
+            torch.testing.assert_close(grad, expected_grad, rtol=rtol, atol=atol)
 
 
-@pytest.mark.parametrize('name', DUPLICATES)
-def test_distance_of_duplicates_is_that_of_the_official_code_up_to_its_1e_6(golden, name):
-    student, teacher, expected, expected_grad = golden_case(golden, rkd_distance, f'{name}_f64')
-    value, grad = value_and_gradient(rkd_distance, student, teacher)
-    torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-12)
-    torch.testing.assert_close(grad, expected_grad, rtol=1e-4, atol=1e-7)
+def test_distance_of_duplicates_is_that_of_the_official_code_up_to_its_1e_6(golden):
+    for name in DUPLICATES:
+        student, teacher, expected, expected_grad = golden_case(golden, rkd_distance, f'{name}_f64')
+        value, grad = value_and_gradient(rkd_distance, student, teacher)
+        torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-12)
+        torch.testing.assert_close(grad, expected_grad, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize('name', DUPLICATES)
-def test_angle_of_duplicates_has_the_official_value_and_a_bounded_gradient(golden, path, name):
-    student, teacher, expected, expected_grad = golden_case(golden, rkd_angle, f'{name}_f64')
-    value, grad = value_and_gradient(rkd_angle, student, teacher)
-    torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12)
-    assert grad.norm() < 0.1
-    if name.startswith('dup_student'):
-        assert expected_grad.norm() > 1e7
+def test_angle_of_duplicates_has_the_official_value_and_a_bounded_gradient(golden, path):
+    for name in DUPLICATES:
+        student, teacher, expected, expected_grad = golden_case(golden, rkd_angle, f'{name}_f64')
+        value, grad = value_and_gradient(rkd_angle, student, teacher)
+        torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12)
+        assert grad.norm() < 0.1
+        if name.startswith('dup_student'):
+            assert expected_grad.norm() > 1e7
 
 
 def test_published_numbers():
@@ -112,14 +114,14 @@ def test_published_numbers():
 
 
 @BOTH
-@pytest.mark.parametrize('delta', [0.05, 1.0, 3.0])
-@pytest.mark.parametrize('num_samples', [3, 9, 150])
-def test_published_formula(path, loss, delta, num_samples):
-    student, teacher = random_pair(num_samples)
-    value, grad = value_and_gradient(loss, student, teacher, delta=delta)
-    expected, expected_grad = value_and_gradient(lambda s: published(loss, s, teacher, delta), student)
-    torch.testing.assert_close(value, expected, rtol=1e-11, atol=0)
-    torch.testing.assert_close(grad, expected_grad, rtol=1e-9, atol=1e-14)
+def test_published_formula(path, loss):
+    for delta in [0.05, 1.0, 3.0]:
+        for num_samples in [3, 9, 150]:
+            student, teacher = random_pair(num_samples)
+            value, grad = value_and_gradient(loss, student, teacher, delta=delta)
+            expected, expected_grad = value_and_gradient(functools.partial(published, loss), student, teacher, delta)
+            torch.testing.assert_close(value, expected, rtol=1e-11, atol=0)
+            torch.testing.assert_close(grad, expected_grad, rtol=1e-9, atol=1e-14)
 
 
 @BOTH
@@ -182,18 +184,17 @@ def hard_features(name, num_samples=48, dims=64):
 
 
 @BOTH
-@pytest.mark.parametrize(
-    ('name', 'bound'),
-    [('ordinary', 1e-5), ('offset 1000', 1e-5)]
-    + [(name, 2e-5) for name in ('duplicates 1e-3', 'duplicates 1e-5', 'clusters 0.03', 'clusters 0.003')],
-)
-def test_float32_is_as_good_as_float64(path, loss, name, bound):
-    student, teacher = hard_features(name)
-    value, grad = value_and_gradient(loss, student, teacher)
-    expected, expected_grad = value_and_gradient(lambda s: published(loss, s, teacher.double()), student.double())
-    assert value.dtype == grad.dtype == torch.float32
-    assert relative(value, expected) < 1e-5
-    assert relative(grad, expected_grad) < bound
+def test_float32_is_as_good_as_float64(path, loss):
+    hard = ('duplicates 1e-3', 'duplicates 1e-5', 'clusters 0.03', 'clusters 0.003')
+    for name, bound in (('ordinary', 1e-5), ('offset 1000', 1e-5), *((name, 2e-5) for name in hard)):
+        student, teacher = hard_features(name)
+        value, grad = value_and_gradient(loss, student, teacher)
+        expected, expected_grad = value_and_gradient(
+            functools.partial(published, loss), student.double(), teacher.double()
+        )
+        assert value.dtype == grad.dtype == torch.float32
+        assert relative(value, expected) < 1e-5
+        assert relative(grad, expected_grad) < bound
 
 
 def gradient_bounds(student, delta):
@@ -209,13 +210,13 @@ def gradient_bounds(student, delta):
 
 
 @BOTH
-@pytest.mark.parametrize('delta', [0.01, 1.0])
-def test_gradient_stays_within_its_bound(path, loss, delta):
-    student, teacher = random_pair(16)
-    student[1], student[2] = student[0], student[0] + 1e-3
-    _, grad = value_and_gradient(loss, student, teacher, delta=delta)
-    assert grad.abs().max() > 0
-    assert (grad.norm(dim=1) <= gradient_bounds(student, delta)[loss] * (1 + 1e-9)).all()
+def test_gradient_stays_within_its_bound(path, loss):
+    for delta in [0.01, 1.0]:
+        student, teacher = random_pair(16)
+        student[1], student[2] = student[0], student[0] + 1e-3
+        _, grad = value_and_gradient(loss, student, teacher, delta=delta)
+        assert grad.abs().max() > 0
+        assert (grad.norm(dim=1) <= gradient_bounds(student, delta)[loss] * (1 + 1e-9)).all()
 
 
 @BOTH
@@ -236,33 +237,31 @@ def test_a_collapsed_student_does_not_look_good(path, loss):
 
 
 @BOTH
-@pytest.mark.parametrize('factor', [1e-42, 1e-20, 1e20, 1e37])
-def test_finite_at_any_scale(path, loss, factor):
-    student, teacher = random_pair(dtype=torch.float32)
-    value, grad = value_and_gradient(loss, student * factor, teacher)
-    assert value.isfinite()
-    assert grad.isfinite().all()
+def test_finite_at_any_scale(path, loss):
+    for factor in [1e-42, 1e-20, 1e20, 1e37]:
+        student, teacher = random_pair(dtype=torch.float32)
+        value, grad = value_and_gradient(loss, student * factor, teacher)
+        assert value.isfinite()
+        assert grad.isfinite().all()
 
 
-@pytest.mark.parametrize(
-    ('loss', 'num_samples'), [(rkd_distance, 0), (rkd_distance, 1), (rkd_angle, 0), (rkd_angle, 1), (rkd_angle, 2)]
-)
-def test_too_few_samples_for_a_tuple(loss, num_samples):
-    value, grad = value_and_gradient(loss, torch.randn(num_samples, 5), torch.randn(num_samples, 6))
-    assert value == 0
-    assert grad.shape == (num_samples, 5)
-    assert not grad.any()
+def test_too_few_samples_for_a_tuple():
+    for loss, num_samples in [(rkd_distance, 0), (rkd_distance, 1), (rkd_angle, 0), (rkd_angle, 1), (rkd_angle, 2)]:
+        value, grad = value_and_gradient(loss, torch.randn(num_samples, 5), torch.randn(num_samples, 6))
+        assert value == 0
+        assert grad.shape == (num_samples, 5)
+        assert not grad.any()
 
 
 @BOTH
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_half_input_is_computed_in_float32(loss, dtype):
-    student, teacher = (x.to(dtype) for x in random_pair(num_samples=20))
-    with torch.autocast('cpu', torch.bfloat16):
-        value, grad = value_and_gradient(loss, student, teacher)
-    expected, expected_grad = value_and_gradient(loss, student.float(), teacher.float())
-    assert torch.equal(value, expected)
-    assert torch.equal(grad, expected_grad.to(dtype))
+def test_half_input_is_computed_in_float32(loss):
+    for dtype in [torch.float16, torch.bfloat16]:
+        student, teacher = (x.to(dtype) for x in random_pair(num_samples=20))
+        with torch.autocast('cpu', torch.bfloat16):
+            value, grad = value_and_gradient(loss, student, teacher)
+        expected, expected_grad = value_and_gradient(loss, student.float(), teacher.float())
+        assert torch.equal(value, expected)
+        assert torch.equal(grad, expected_grad.to(dtype))
 
 
 @BOTH
@@ -334,3 +333,56 @@ def test_bad_input(loss):
         loss(torch.zeros(3, 2), torch.zeros(3, 2), delta=0)
     with pytest.raises(ValueError, match=f'{name}: expected reduction in .* but got .mean.'):
         loss(torch.zeros(3, 2), torch.zeros(3, 2), reduction='mean')
+
+
+# --------------------------------------------------------------------------------------------------
+# The sums, and in parts.
+
+
+def features():
+    return torch.randn(7, 4, dtype=torch.float64), torch.randn(7, 5, dtype=torch.float64)
+
+
+def test_distances_and_their_slope():
+    student_ND, teacher_ND = features()
+    student, teacher = pairwise(student_ND, teacher_ND)
+    total, slope_NN = distance_sum(student, teacher, 0.5, with_slope=True)
+    square_NN = student.square_RN.clone().fill_diagonal_(1).requires_grad_()
+    distance_NN, target_NN = square_NN.sqrt() * (1 - torch.eye(7)), teacher.square_RN.sqrt()
+    gap_NN = distance_NN * 42 / distance_NN.sum() - target_NN * 42 / target_NN.sum()
+    expected = torch.nn.functional.huber_loss(gap_NN, torch.zeros_like(gap_NN), reduction='sum', delta=0.5)
+    expected.backward()
+    torch.testing.assert_close(total, expected)
+    off_diagonal_NN = ~torch.eye(7, dtype=torch.bool)
+    # The slope of both orders of a pair.
+    torch.testing.assert_close(slope_NN[off_diagonal_NN], 2 * square_NN.grad[off_diagonal_NN])
+
+
+def test_angles_and_their_slope_in_parts():
+    student, teacher = pairwise(*features())
+    whole, slope_NN = angle_sum(student, teacher, 0.5, with_slope=True)
+    parts = [angle_sum(student, teacher, 0.5, True, rows) for rows in (slice(0, 2), slice(2, 2), slice(2, 7))]
+    torch.testing.assert_close(sum(part for part, _ in parts), whole, rtol=1e-12, atol=0)
+    torch.testing.assert_close(sum(slope for _, slope in parts), slope_NN, rtol=1e-12, atol=1e-12)
+
+
+def test_a_vertex_alone_has_the_angles_at_it():
+    student, teacher = pairwise(*features())
+    total, slope = angle_sum(student, teacher, 1.0, False, slice(3, 4))
+    assert slope is None
+    cosines = []
+    for square_NN in (student.square_RN, teacher.square_RN):
+        arm = square_NN[3]
+        cosine = (arm[:, None] + arm - square_NN) / (2 * (arm[:, None] * arm).sqrt())
+        cosines.append(cosine.nan_to_num(0, 0, 0))
+    torch.testing.assert_close(total, torch.nn.functional.huber_loss(*cosines, reduction='sum'))
+
+
+def test_gradient_of_the_loss_in_parts():
+    student, teacher = features()
+    student.requires_grad_()
+    whole = rkd_angle(student, teacher)
+    parts = sum(rkd_angle(student, teacher, rows=rows) for rows in (slice(0, 5), slice(5, 7)))
+    torch.testing.assert_close(parts, whole, rtol=1e-12, atol=0)
+    gradients = [torch.autograd.grad(loss, student)[0] for loss in (parts, whole)]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-14)

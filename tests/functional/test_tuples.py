@@ -1,5 +1,6 @@
-"""Sampling against its distribution, the hash mask against what it promises, the loss against RKD over all tuples."""
+"""Potentials against geometry, sampling against its distribution, masks, and the loss against RKD over all tuples."""
 
+import functools
 import itertools
 import math
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from mmkd_ext.functional import (
+    analogy_potential,
     angle_potential,
     distance_potential,
     keep_tuples,
@@ -16,6 +18,91 @@ from mmkd_ext.functional import (
     simplex_potential,
     tuple_relation,
 )
+
+ORDERS = [(distance_potential, 2), (angle_potential, 3), (analogy_potential, 4)] + [
+    (simplex_potential, order) for order in (3, 4, 5, 6)
+]
+
+
+def gram_of(x_ND):
+    x_ND = x_ND - x_ND.mean(dim=0)
+    return x_ND @ x_ND.T
+
+
+def unit(x):
+    return x / x.norm()
+
+
+def by_vectors(potential, x_ND, indices):
+    points = [x_ND[i] for i in indices]
+    if potential is distance_potential:
+        return (points[0] - points[1]).norm() / torch.pdist(x_ND).mean()
+    if potential is angle_potential:
+        return unit(points[0] - points[1]) @ unit(points[2] - points[1])
+    if potential is analogy_potential:
+        return unit(points[1] - points[0]) @ unit(points[3] - points[2])
+    edges = torch.stack([unit(point - points[0]) for point in points[1:]])
+    return torch.linalg.det(edges @ edges.T)
+
+
+def random_case(order, num_samples=8, dims=5):
+    x_ND = 3 + torch.randn(num_samples, dims, dtype=torch.float64)
+    tuples = torch.stack([torch.randperm(num_samples)[:order] for _ in range(12)])
+    return x_ND, tuples
+
+
+def test_vectors():
+    for potential, order in ORDERS:
+        x_ND, tuples = random_case(order)
+        expected = torch.stack([by_vectors(potential, x_ND, indices) for indices in tuples.tolist()])
+        torch.testing.assert_close(potential(gram_of(x_ND), tuples), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(('potential', 'order'), ORDERS)
+def test_gradcheck(potential, order):
+    x_ND, tuples = random_case(order)
+    assert torch.autograd.gradcheck(lambda x: potential(gram_of(x), tuples), x_ND.requires_grad_())
+
+
+def test_blind_to_rotation_shift_and_scale():
+    for potential, order in ORDERS:
+        x_ND, tuples = random_case(order)
+        turn, _ = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64))
+        moved = potential(gram_of(40 * x_ND @ turn + 7), tuples)
+        torch.testing.assert_close(moved, potential(gram_of(x_ND), tuples), rtol=1e-9, atol=1e-12)
+
+
+def test_simplex_of_three_is_the_squared_sine():
+    x_ND, tuples = random_case(3)
+    cosine = angle_potential(gram_of(x_ND), tuples[:, [1, 0, 2]])
+    torch.testing.assert_close(simplex_potential(gram_of(x_ND), tuples), 1 - cosine**2)
+
+
+def test_simplex_is_one_for_orthogonal_edges_and_zero_in_a_plane():
+    corner = torch.cat([torch.zeros(1, 4), torch.eye(4)]).double()
+    flat = torch.randn(5, 2, dtype=torch.float64)
+    tuples = torch.arange(5)[None]
+    torch.testing.assert_close(simplex_potential(gram_of(corner), tuples), torch.ones(1, dtype=torch.float64))
+    assert simplex_potential(gram_of(flat), tuples).abs() < 1e-12
+
+
+def test_samples_that_coincide_give_zero_and_no_gradient():
+    for potential, order in ORDERS:
+        x_ND = torch.ones(8, 5, dtype=torch.float64, requires_grad=True)
+        value = potential(gram_of(x_ND), torch.arange(order)[None])
+        value.sum().backward()
+        assert value == 0
+        assert not x_ND.grad.any()
+
+
+def test_wrong_order():
+    for potential, order in [(distance_potential, 3), (angle_potential, 2), (simplex_potential, 7)]:
+        with pytest.raises(ValueError, match=rf'{potential.__name__}: expected tuples of order .* but got {order}'):
+            potential(torch.eye(8), torch.arange(order)[None])
+
+
+# --------------------------------------------------------------------------------------------------
+# Tuples, and the loss on them.
 
 
 def all_tuples(num_samples, order):
@@ -46,18 +133,18 @@ def test_equal_seeds_draw_equal_tuples():
     assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize(('order', 'num_tuples'), [(0, 3), (6, 3), (2, -1)])
-def test_tuples_that_do_not_exist(order, num_tuples):
-    with pytest.raises(ValueError, match='sample_tuples: expected 1 <= order <= num_samples'):
-        sample_tuples(5, order, num_tuples)
+def test_tuples_that_do_not_exist():
+    for order, num_tuples in [(0, 3), (6, 3), (2, -1)]:
+        with pytest.raises(ValueError, match='sample_tuples: expected 1 <= order <= num_samples'):
+            sample_tuples(5, order, num_tuples)
 
 
-@pytest.mark.parametrize('order', [2, 3])
-@pytest.mark.parametrize('fraction', [0.0, 0.1, 0.5, 1.0])
-def test_share_of_kept_tuples(order, fraction):
-    tuples = torch.combinations(torch.arange(60), order)
-    kept = keep_tuples(torch.arange(60), tuples, fraction=fraction, epoch=0).double().mean()
-    assert abs(float(kept) - fraction) <= 5 * math.sqrt(fraction * (1 - fraction) / len(tuples))
+def test_share_of_kept_tuples():
+    for order in [2, 3]:
+        for fraction in [0.0, 0.1, 0.5, 1.0]:
+            tuples = torch.combinations(torch.arange(60), order)
+            kept = keep_tuples(torch.arange(60), tuples, fraction=fraction, epoch=0).double().mean()
+            assert abs(float(kept) - fraction) <= 5 * math.sqrt(fraction * (1 - fraction) / len(tuples))
 
 
 def test_mask_depends_on_the_samples_and_not_on_their_place():
@@ -83,19 +170,19 @@ def test_bad_fraction():
 @pytest.mark.parametrize(
     ('loss', 'potential', 'order'), [(rkd_distance, distance_potential, 2), (rkd_angle, angle_potential, 3)]
 )
-@pytest.mark.parametrize('delta', [0.1, 1.0])
-def test_on_all_tuples_it_is_rkd(loss, potential, order, delta):
-    student, teacher = random_pair()
-    results = []
-    for function in (
-        lambda s: tuple_relation(s, teacher, all_tuples(7, order), potential=potential, delta=delta),
-        lambda s: loss(s, teacher, reduction='distinct', delta=delta),
-    ):
-        leaf = student.clone().requires_grad_()
-        value = function(leaf)
-        value.backward()
-        results.append((value.detach(), leaf.grad))
-    torch.testing.assert_close(*results, rtol=1e-10, atol=1e-13)
+def test_on_all_tuples_it_is_rkd(loss, potential, order):
+    for delta in [0.1, 1.0]:
+        student, teacher = random_pair()
+        results = []
+        for function in (
+            functools.partial(tuple_relation, tuples=all_tuples(7, order), potential=potential),
+            functools.partial(loss, reduction='distinct'),
+        ):
+            leaf = student.clone().requires_grad_()
+            value = function(leaf, teacher, delta=delta)
+            value.backward()
+            results.append((value.detach(), leaf.grad))
+        torch.testing.assert_close(*results, rtol=1e-10, atol=1e-13)
 
 
 def test_random_tuples_estimate_the_mean_over_all():

@@ -25,13 +25,13 @@ def random_case():
     return torch.rand(2, 4, 5, 6, dtype=torch.float64), torch.rand(2, 1, 5, 3, dtype=torch.float64)
 
 
-@pytest.mark.parametrize('settings', VARIANTS, ids=lambda settings: '-'.join(settings) or 'official')
-def test_weight_times_function_of_unlabelled_rows(settings):
+def test_weight_times_function_of_unlabelled_rows():
     student, teacher = random_case()
-    result = ClassRelationLoss(0.5, **settings)(student, teacher, labels=LABELS)
     rows = [1, 3, 4]
-    expected = 0.5 * class_relation_kd(student[:, :, rows], teacher[:, :, rows], **settings).mean()
-    torch.testing.assert_close(result, expected, rtol=1e-12, atol=0)
+    for settings in VARIANTS:
+        result = ClassRelationLoss(0.5, **settings)(student, teacher, labels=LABELS)
+        expected = 0.5 * class_relation_kd(student[:, :, rows], teacher[:, :, rows], **settings).mean()
+        torch.testing.assert_close(result, expected, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize('case', ['mix5_5', 'mix7_20', 'all_unlab', 'one_unlab', 'V1_H1'])
@@ -81,30 +81,31 @@ def test_built_from_any_scope(scope):
 
 
 def test_repr_shows_settings():
-    text = repr(ClassRelationLoss(0.01, divergence='kl'))
-    assert text.startswith("ClassRelationLoss(loss_weight=0.01, temperature=0.1, kd_temperature=4.0, divergence='kl',")
-    assert "weight_mean='joint'" in text
+    assert repr(ClassRelationLoss(0.01, divergence='kl')) == (
+        "ClassRelationLoss(loss_weight=0.01, gather=True, temperature=0.1, kd_temperature=4.0, divergence='kl', "
+        "weight='normalized', weight_temperature=None, detach_weight=False, scale_by_squared_temperature=True, "
+        "weight_mean='joint')"
+    )
 
 
 def test_has_no_state():
     assert not ClassRelationLoss().state_dict()
 
 
-@pytest.mark.parametrize(
-    ('settings', 'error', 'message'),
-    [
-        ({'divergence': 'js'}, ValueError, r"expected divergence in \('ce', 'kl'\) but got 'js'"),
-        ({'temperature': 0.0}, ValueError, r'expected temperature > 0 but got 0.0'),
-        ({'kd_temperature': '4'}, TypeError, r"expected kd_temperature to be a number but got '4'"),
-        ({'weight': 'eta'}, ValueError, r'expected weight in'),
-        ({'weight_mean': 'all'}, ValueError, r'expected weight_mean in'),
-        ({'loss_weight': '0.1'}, TypeError, r"expected loss_weight to be a number but got '0.1'"),
-        ({'loss_weight': -1.0}, ValueError, r'expected loss_weight >= 0 but got -1.0'),
-    ],
-)
-def test_refused_at_construction(settings, error, message):
-    with pytest.raises(error, match=f'ClassRelationLoss: {message}'):
-        ClassRelationLoss(**settings)
+def test_refused_at_construction():
+    for error, setting, value in (
+        (ValueError, 'divergence', 'js'),
+        (ValueError, 'temperature', 0.0),
+        (TypeError, 'kd_temperature', '4'),
+        (ValueError, 'weight', 'eta'),
+        (ValueError, 'weight_mean', 'all'),
+        (TypeError, 'loss_weight', '0.1'),
+        (ValueError, 'loss_weight', -1.0),
+    ):
+        with pytest.raises(error, match=f'^ClassRelationLoss: expected {setting} .*{value}'):
+            ClassRelationLoss(**{setting: value})
+    with pytest.raises(TypeError, match='temprature'):
+        ClassRelationLoss(temprature=0.1)
 
 
 @pytest.mark.parametrize('labels', [torch.zeros(4), torch.zeros(5, 1)])

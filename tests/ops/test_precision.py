@@ -1,14 +1,15 @@
-"""What is computed once, what is not, and that nothing outlives the block."""
+"""What is computed once and that nothing outlives the block; what is computed in full precision."""
 
 import gc
+import inspect
 import weakref
 
 import pytest
 import torch
 
 from mmkd_ext.functional import correlation_congruence, rkd_angle, rkd_distance
-from mmkd_ext.ops import distances as pairwise
-from mmkd_ext.ops.precision import once, sharing
+from mmkd_ext.ops import distances
+from mmkd_ext.ops.precision import full_precision, once, products_are_exact, sharing
 
 
 class Counter:
@@ -112,13 +113,13 @@ def losses_and_gradient(student, teacher):
 @pytest.fixture
 def measured(monkeypatch):
     """Dtypes of all batches that were measured."""
-    dtypes, measure = [], pairwise._measure
+    dtypes, measure = [], distances._measure
 
     def record(x_ND, dtype, bounds):
         dtypes.append(dtype)
         return measure(x_ND, dtype, bounds)
 
-    monkeypatch.setattr(pairwise, '_measure', record)
+    monkeypatch.setattr(distances, '_measure', record)
     return dtypes
 
 
@@ -151,3 +152,55 @@ def test_a_compiled_loss_shares_with_nobody(measured):
     with sharing():
         assert torch.equal(compiled(student, teacher), rkd_distance(student, teacher))
     assert len(measured) == 4
+
+
+# --------------------------------------------------------------------------------------------------
+# The island of full precision.
+
+
+@full_precision
+def product(a, b, *, flip=False):
+    """Multiply."""
+    return b @ a if flip else a @ b
+
+
+def test_precision_inside_autocast():
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        expected = torch.float64 if dtype == torch.float64 else torch.float32
+        a, b = torch.randn(2, 3, 3, dtype=dtype).requires_grad_().unbind()
+        with torch.autocast('cpu', torch.bfloat16):
+            result = product(a, b=b, flip=True)
+        assert result.dtype == expected
+        torch.testing.assert_close(result, b.to(expected) @ a.to(expected))
+        assert torch.autograd.grad(result.sum(), a)[0].dtype == dtype
+
+
+def test_signature_survives():
+    assert list(inspect.signature(product).parameters) == ['a', 'b', 'flip']
+    assert product.__doc__ == 'Multiply.'
+
+
+def test_no_tensor():
+    with pytest.raises(TypeError, match=r'^product: .*tensors .* none'):
+        product([1.0], [2.0])
+
+
+@pytest.fixture
+def own_precision():
+    before = torch.backends.mkldnn.matmul.fp32_precision, torch.get_float32_matmul_precision()
+    yield
+    torch.backends.mkldnn.matmul.fp32_precision = before[0]
+    torch.backends.cuda.matmul.fp32_precision = before[0]
+    torch.set_float32_matmul_precision(before[1])
+
+
+@pytest.mark.parametrize('precision', ['medium', 'high'])
+def test_shorter_products_are_not_exact(own_precision, precision):
+    assert products_are_exact()
+    torch.set_float32_matmul_precision(precision)
+    assert not products_are_exact()
+
+
+def test_precision_set_by_the_new_interface(own_precision):
+    torch.backends.cuda.matmul.fp32_precision = 'tf32'
+    assert not products_are_exact()

@@ -1,8 +1,11 @@
+"""Numbers from counters alone: SplitMix64 in exact integers, uniform, independent of their neighbours."""
+
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
-from mmkd_ext.ops.random import counter_keys, counter_uniform
+from mmkd_ext.ops.random import counter_keys, counter_uniform, mix_bits, seeded_generator, uniform_noise
 
 
 def splitmix64(state, count):
@@ -15,6 +18,45 @@ def splitmix64(state, count):
         bits = (bits ^ (bits >> 27)) * 0x94D049BB133111EB % 2**64
         outputs.append(bits ^ (bits >> 31))
     return outputs
+
+
+def test_bits_are_those_of_splitmix():
+    for number in (0, 1, -1, 12345, 2**62 + 7, -(2**63)):
+        assert mix_bits(torch.tensor(number)).item() % 2**64 == splitmix64(number % 2**64, 1)[0]
+
+
+def noise(seed, step, shape=(200, 200)):
+    return uniform_noise(shape, seed, torch.tensor(step))
+
+
+def test_uniform():
+    for seed, step in [(0, 0), (0, 1), (1, 0), (7, 10**9)]:
+        numbers = noise(seed, step).flatten().double()
+        assert numbers.min() >= 0
+        assert numbers.max() <= 1 - 2**-23
+        assert stats.kstest(numbers.numpy(), 'uniform').pvalue > 1e-4
+
+
+def test_neighbours_are_independent():
+    numbers = noise(3, 5).double()
+    others = [numbers.roll(1, 0), numbers.roll(1, 1), noise(3, 6).double(), noise(4, 5).double(), numbers.T]
+    for other in others:
+        correlation = torch.corrcoef(torch.stack([numbers.flatten(), other.flatten()]))[0, 1]
+        assert correlation.abs() < 5 / numbers.numel() ** 0.5
+
+
+def test_a_function_of_seed_step_and_place():
+    assert torch.equal(noise(1, 2), noise(1, 2))
+    before = torch.get_rng_state()
+    noise(1, 2)
+    assert torch.equal(torch.get_rng_state(), before)
+    # Swapping seed and step, or shifting both, is another stream.
+    streams = [noise(seed, step, (64,)) for seed, step in [(1, 2), (2, 1), (2, 3), (0, 3), (3, 0)]]
+    assert len({tuple(stream.tolist()) for stream in streams}) == len(streams)
+
+
+# --------------------------------------------------------------------------------------------------
+# Keys and numbers of samples.
 
 
 def test_a_key_is_splitmix64():
@@ -67,3 +109,27 @@ def test_numbers_are_uniform_along_every_counter(varied):
 
 def test_no_samples():
     assert counter_uniform(counter_keys(0, np.arange(0)), 0, 4).shape == (0, 4)
+
+
+# --------------------------------------------------------------------------------------------------
+# Generators of a seed and an iteration.
+
+
+def draw(*words):
+    return torch.rand(1000, generator=seeded_generator(*words), dtype=torch.float64)
+
+
+def test_equal_words_draw_equal_numbers():
+    assert torch.equal(draw(3, 7), draw(3, 7))
+
+
+def test_every_word_matters_and_so_does_its_place():
+    draws = torch.stack([draw(*words) for words in ((0, 1), (1, 0), (0, 2), (1, 1), (0, 1, 0, 1))])
+    correlation = torch.corrcoef(draws).fill_diagonal_(0)
+    assert correlation.abs().max() < 5 / 1000**0.5
+
+
+def test_the_global_generator_is_left_alone():
+    state = torch.get_rng_state()
+    draw(0)
+    assert torch.equal(torch.get_rng_state(), state)

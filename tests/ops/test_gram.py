@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmkd_ext.ops.gram import loss_of_gram
+from mmkd_ext.ops.gram import GramSlope, loss_of_gram
 
 
 def closed_and_automatic(rows, symmetric):
@@ -15,8 +15,8 @@ def closed_and_automatic(rows, symmetric):
     length_slope_N = torch.randn(5, dtype=torch.float64)
     x_ND = x.flatten(1)
     expected = (slope_RN * (x_ND[rows or slice(None)] @ x_ND.T)).sum() + length_slope_N @ x_ND.square().sum(dim=1)
-    settings = dict(length_slope_N=length_slope_N, rows=rows, symmetric=symmetric)
-    return loss_of_gram('test', x, x_ND.detach(), expected.detach(), slope_RN, **settings), expected, x
+    slope = GramSlope(x_ND.detach(), slope_RN, length_slope_N, rows, symmetric)
+    return loss_of_gram('test', x, expected.detach(), slope), expected, x
 
 
 @pytest.mark.parametrize(
