@@ -10,7 +10,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.structures import BaseDataElement
 from torch.utils.data import Dataset
 
-from mmkd_ext.ops.checks import check_choice, near_misses
+from mmkd_ext.ops.arguments import check_choice, near_misses
 from mmkd_ext.registry import DATASETS
 
 # Order in which the official code of Cr-KD strings the novel classes of an SSB split together.

@@ -21,7 +21,7 @@ from mmengine.registry import DefaultScope
 from mmkd_ext.datasets.folder_images import FolderImages
 from mmkd_ext.io import write_text
 from mmkd_ext.models.teacher import read_config
-from mmkd_ext.ops.checks import near_misses
+from mmkd_ext.ops.arguments import near_misses
 from mmkd_ext.pictures import read_square
 from mmkd_ext.registry import MODELS
 

@@ -18,8 +18,8 @@ from torch.func import functional_call
 from mmkd_ext.distill.features import FeatureSource, Recorder, call_of
 from mmkd_ext.distill.term import Term
 from mmkd_ext.io import table
+from mmkd_ext.ops.arguments import sharing
 from mmkd_ext.ops.maps import pool_map
-from mmkd_ext.ops.precision import sharing
 from mmkd_ext.scores.similarity import collapse, linear_cka
 
 __all__ = [

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from mmkd_ext.ops.checks import near_misses
+from mmkd_ext.ops.arguments import near_misses
 
 __all__ = [
     'AllTapsFired',

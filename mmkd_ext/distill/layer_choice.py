@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmkd_ext.ops.checks import check_positive
+from mmkd_ext.ops.arguments import check_positive, full_precision
 from mmkd_ext.ops.distributed import gather_with_grad, num_processes, sum_with_grad
 from mmkd_ext.ops.maps import pool_map
-from mmkd_ext.ops.precision import full_precision
 from mmkd_ext.scores.similarity import linear_cka
 
 __all__ = [

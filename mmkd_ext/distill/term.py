@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mmkd_ext.distill.layer_choice import LayerChoice, build_layer_choice
-from mmkd_ext.ops.checks import labels_of_batch
+from mmkd_ext.ops.arguments import labels_of_batch, once
 from mmkd_ext.ops.maps import pool_map, sample_positions, sample_tokens
-from mmkd_ext.ops.precision import once
 from mmkd_ext.ops.random import seeded_generator
 
 __all__ = ['Extras', 'Rows', 'Term', 'WeightSchedule']

@@ -7,9 +7,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from mmkd_ext.ops.checks import labels_of_batch
-from mmkd_ext.ops.distances import unit_rows
-from mmkd_ext.ops.precision import full_precision
+from mmkd_ext.ops.arguments import full_precision, labels_of_batch, unit_rows
 from mmkd_ext.registry import MODELS
 
 __all__ = ['EmbeddingHead', 'write_embeddings']

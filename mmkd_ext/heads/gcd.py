@@ -8,10 +8,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmkd_ext.functional.gcd import info_nce, supervised_contrastive
-from mmkd_ext.ops.checks import check_positive
-from mmkd_ext.ops.distances import unit_rows
+from mmkd_ext.ops.arguments import check_positive, full_precision, unit_rows
 from mmkd_ext.ops.distributed import gather_with_grad
-from mmkd_ext.ops.precision import full_precision
 from mmkd_ext.registry import MODELS
 
 __all__ = ['ClusterHead', 'ContrastiveHead']

@@ -11,8 +11,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmkd_ext.ops.distances import settled_unit_rows, unit_rows
-from mmkd_ext.ops.precision import full_precision
+from mmkd_ext.ops.arguments import full_precision, settled_unit_rows, unit_rows
 from mmkd_ext.registry import MODELS
 
 __all__ = ['CosineHead', 'MultiLinear', 'NovelHead', 'Prototypes']

@@ -27,7 +27,7 @@ from mmkd_ext.engine.teacher_features import (
 from mmkd_ext.heads import ClusterHead
 from mmkd_ext.io import write_text
 from mmkd_ext.models.teacher import build_teacher, check_teacher_spec
-from mmkd_ext.ops.distances import unit_rows
+from mmkd_ext.ops.arguments import unit_rows
 from mmkd_ext.registry import HOOKS
 from mmkd_ext.samplers.planned import labels_of
 

@@ -27,7 +27,7 @@ from mmkd_ext.engine.runner import student_of
 from mmkd_ext.engine.teacher_features import build_cached_teacher
 from mmkd_ext.io import table
 from mmkd_ext.models.teacher import Teacher, build_teacher, check_teacher_spec
-from mmkd_ext.ops.checks import near_misses
+from mmkd_ext.ops.arguments import near_misses
 from mmkd_ext.registry import HOOKS, MODELS
 
 __all__ = ['TERM_STATES', 'DistillHook', 'build_term']

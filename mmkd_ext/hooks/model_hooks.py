@@ -14,7 +14,7 @@ from mmkd_ext.engine.runner import student_of
 from mmkd_ext.heads import NovelHead
 from mmkd_ext.hooks.resume_hook import resumed_batches
 from mmkd_ext.models.teacher import part_of, surplus_entries
-from mmkd_ext.ops.checks import check_positive
+from mmkd_ext.ops.arguments import check_positive
 from mmkd_ext.registry import HOOKS
 
 __all__ = ['BestHeadHook', 'LoadCheckHook', 'SyncBatchNormHook', 'TeacherTemperatureHook']

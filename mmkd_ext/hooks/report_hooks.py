@@ -20,7 +20,7 @@ from mmkd_ext.engine.runner import progress as run_progress
 from mmkd_ext.engine.runner import run_settings, student_of
 from mmkd_ext.evaluation import EmbeddedSample, best_head, read_embedding, read_prediction
 from mmkd_ext.models.teacher import build_teacher, check_teacher_spec
-from mmkd_ext.ops.distances import unit_rows
+from mmkd_ext.ops.arguments import unit_rows
 from mmkd_ext.registry import HOOKS
 from mmkd_ext.scores.neighbours import nearest_neighbours
 from mmkd_ext.visualization import (

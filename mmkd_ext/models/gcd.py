@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmkd_ext.heads.embedding_head import write_embeddings
 from mmkd_ext.models.uno import ModuleConfig, MultiViewModel, Samples, batch_labels, build_module, write_predictions
-from mmkd_ext.ops.checks import check_positive
+from mmkd_ext.ops.arguments import check_positive
 from mmkd_ext.registry import MODELS
 
 __all__ = ['GCD']

@@ -18,7 +18,7 @@ from mmkd_ext.models.uno import (
     known_class_loss,
     write_predictions,
 )
-from mmkd_ext.ops.checks import check_not_negative, check_positive
+from mmkd_ext.ops.arguments import check_not_negative, check_positive
 from mmkd_ext.ops.distributed import gather_with_grad
 from mmkd_ext.registry import MODELS
 

@@ -17,7 +17,7 @@ from torch import nn
 from mmkd_ext.checkpoint import load_checkpoint_safely
 from mmkd_ext.distill import FrozenTeacher, InputAdapter, Normalization
 from mmkd_ext.distill.features import normalization_of
-from mmkd_ext.ops.checks import near_misses
+from mmkd_ext.ops.arguments import near_misses
 from mmkd_ext.registry import MODELS
 
 __all__ = [

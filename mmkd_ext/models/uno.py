@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from mmkd_ext.functional import sinkhorn_knopp, swapped_prediction
 from mmkd_ext.heads import NovelHead, Prototypes
-from mmkd_ext.ops.checks import check_choice, check_positive, labels_of_batch
+from mmkd_ext.ops.arguments import check_choice, check_positive, labels_of_batch
 from mmkd_ext.ops.distributed import joint_count, sum_with_grad
 from mmkd_ext.registry import MODELS
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mmkd_ext.ops.checks import labels_of_batch, near_misses
+from mmkd_ext.ops.arguments import labels_of_batch, near_misses
 
 
 @pytest.mark.parametrize(
