@@ -64,7 +64,16 @@ setup(
         ],
         'seg': ['onedl-mmsegmentation>=1.4.2'],
         'onnx': ['onnx', 'onnxruntime', 'onnxscript'],
-        'tests': ['pytest>=8', 'pytest-xdist', 'ruff==0.17.5', 'safetensors', 'tensorboard', 'nbclient', 'ipykernel'],
+        'tests': [
+            'pytest>=8',
+            'pytest-xdist',
+            'ruff==0.17.5',
+            'mypy==2.4.1',
+            'safetensors',
+            'tensorboard',
+            'nbclient',
+            'ipykernel',
+        ],
         'docs': ['sphinx>=8', 'myst-parser>=4', 'furo', 'sphinx-copybutton'],
     },
 )

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / 'tests' / 'oracles'))
 import published_discovery
 import published_relations
 from mmkd_ext import functional, scores
-from mmkd_ext.ops.angle import angle_path
+from mmkd_ext.ops.geometry import angle_path
 
 __all__ = ['DISCOVERY', 'LOSSES', 'build_call', 'path_of', 'published_bytes']
 

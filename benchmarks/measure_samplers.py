@@ -16,7 +16,7 @@ import numpy as np
 from mmengine.dataset import DefaultSampler
 from sklearn.cluster import KMeans, MiniBatchKMeans
 
-from mmkd_ext.ops.distances import unit_features
+from mmkd_ext.ops.arguments import unit_features
 from mmkd_ext.samplers import ClassUniformBatchSampler
 
 SIZES = {

@@ -1,4 +1,4 @@
-"""Loads checkpoints without running code from the file.
+"""Checkpoints: read without running code from the file, written whole or not at all.
 
 ``torch.load(weights_only=True)`` refuses what mmengine's Runner writes, because a log history refers to
 ``builtins.getattr``. Allowing ``getattr`` itself would open the door to any function, so a stand-in is allowed that
@@ -16,16 +16,28 @@ from urllib.parse import urlparse
 
 import numpy as np
 import torch
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
-from mmengine.runner import CheckpointLoader
+from mmengine.runner import CheckpointLoader, Runner
+
+from mmkd_ext.io import PARTIAL, replacing
+
+__all__ = [
+    'ATOMIC',
+    'PARTIAL',
+    'AtomicLocalBackend',
+    'load_checkpoint_safely',
+    'register_safe_loader',
+    'save_checkpoint',
+]
 
 try:
     from numpy._core import multiarray
 except ImportError:  # numpy < 2
-    from numpy.core import multiarray
+    from numpy.core import multiarray  # type: ignore[no-redef]  # of another numpy than the one that is checked
 
-__all__ = ['load_checkpoint_safely', 'register_safe_loader']
 
 _ATTRIBUTES = {
     HistoryBuffer: {'min', 'max', 'mean', 'current'},
@@ -114,11 +126,12 @@ def _refused_names(path: Path, error: Exception) -> list[str]:
 
 def _named_in_pickle(path: Path) -> list[str]:
     """Names that a plain pickle asks for, as far as it can be parsed."""
-    names, texts = set(), []
+    names: set[str] = set()
+    texts: list[str] = []
     try:
         for opcode, argument, _ in pickletools.genops(path.read_bytes()):
             if opcode.name == 'GLOBAL':
-                names.add(argument.replace(' ', '.'))
+                names.add(str(argument).replace(' ', '.'))
             elif opcode.name == 'STACK_GLOBAL':
                 names.add('.'.join(texts[-2:]))
             elif isinstance(argument, str):
@@ -182,3 +195,63 @@ def _restricted_getattr(owner: Any, name: str) -> Any:
     if isinstance(owner, type) and name in _ATTRIBUTES.get(owner, ()):
         return getattr(owner, name)
     raise _RefusedAttributeError(f'getattr({owner!r}, {name!r})')
+
+
+# ----------------------------------------------------------------------------------------------------
+# Files that are there whole or not at all.
+
+ATOMIC = 'mmkd_ext.AtomicLocalBackend'
+"""Name for ``backend_args=dict(backend=...)`` of mmengine's functions."""
+
+
+@register_backend(ATOMIC, force=True)
+class AtomicLocalBackend(LocalBackend):
+    """mmengine's local files, written under another name, flushed to the disk, and then renamed.
+
+    A process that is killed, or a machine that goes down, leaves the old file or the new one.
+    """
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write bytes.
+
+        Args:
+            obj: Content of the file.
+            filepath: Its folder is made where it is missing.
+        """
+        with replacing(filepath) as partial:
+            super().put(obj, partial)
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
+        """Write text.
+
+        Args:
+            obj: Content of the file.
+            filepath: Its folder is made where it is missing.
+            encoding: Of the file.
+        """
+        self.put(obj.encode(encoding), filepath)
+
+
+def save_checkpoint(runner: Runner, out_dir: str, filename: str, meta: dict[str, Any], **options: Any) -> str:
+    """Save a checkpoint, then make it the one that a run resumes from. All processes call this.
+
+    Before the main process writes, hooks of every process that have a method ``before_save_in_all_processes(runner)``
+    are called: there they can collect what only they know.
+
+    Args:
+        runner: The runner.
+        out_dir: Folder.
+        filename: Name of the file in it.
+        meta: ``epoch`` and ``iter``, the numbers of finished ones.
+        **options: More arguments of ``Runner.save_checkpoint``.
+
+    Returns:
+        Path of the checkpoint.
+    """
+    runner.call_hook('before_save_in_all_processes')
+    runner.save_checkpoint(out_dir, filename, meta=meta, **options)
+    path = get_file_backend(out_dir, backend_args=options.get('backend_args')).join_path(out_dir, filename)
+    if is_main_process():
+        pointer = Path(runner.work_dir, 'last_checkpoint')
+        get_file_backend(pointer, backend_args={'backend': ATOMIC}).put_text(str(path), pointer)
+    return str(path)

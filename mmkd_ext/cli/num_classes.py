@@ -24,7 +24,7 @@ from mmengine.runner import Runner
 from mmkd_ext.cli import CONFIG_HELP, command, config_argument, prepare
 from mmkd_ext.clustering.num_classes import CurvePoint, estimate_num_classes
 from mmkd_ext.distill import FrozenTeacher
-from mmkd_ext.engine.dataset_features import features_of_dataset, test_pipeline, with_pipeline
+from mmkd_ext.engine.teacher_features import features_of_dataset, test_pipeline, with_pipeline
 from mmkd_ext.models.build import build_model_from_config, dicts_in, load_weights, read_config
 from mmkd_ext.samplers.planned import labels_of
 from mmkd_ext.visualization import num_classes_figure

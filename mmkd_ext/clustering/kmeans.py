@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from mmkd_ext.ops.distances import unit_features
+from mmkd_ext.ops.arguments import unit_features
 
 __all__ = ['Clustering', 'constrained_lloyd', 'nearest_centre', 'semi_supervised_kmeans', 'superclasses']
 

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.stats import sem
 
 from mmkd_ext.clustering.kmeans import semi_supervised_kmeans
-from mmkd_ext.ops.distances import unit_features
+from mmkd_ext.ops.arguments import unit_features
 from mmkd_ext.scores.cluster_accuracy import cluster_accuracy
 
 __all__ = ['CurvePoint', 'NumClasses', 'estimate_num_classes']

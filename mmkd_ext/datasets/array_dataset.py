@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from mmengine.dataset import BaseDataset
 
-from mmkd_ext.ops.checks import check_choice
+from mmkd_ext.ops.arguments import check_choice
 from mmkd_ext.registry import DATASETS
 
 __all__ = ['ArrayDataset', 'Digits', 'LabelledDataset', 'names_in']

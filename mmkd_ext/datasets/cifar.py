@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from mmkd_ext.datasets.array_dataset import ArrayDataset, names_in
-from mmkd_ext.ops.checks import check_choice
+from mmkd_ext.ops.arguments import check_choice
 from mmkd_ext.registry import DATASETS
 
 IMAGE_BYTES = 3 * 32 * 32

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mmkd_ext.datasets.array_dataset import LabelledDataset
-from mmkd_ext.ops.checks import check_choice
+from mmkd_ext.ops.arguments import check_choice
 from mmkd_ext.pictures import read_square
 from mmkd_ext.registry import DATASETS
 

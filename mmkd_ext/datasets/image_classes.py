@@ -8,7 +8,7 @@ import numpy as np
 from scipy import io
 
 from mmkd_ext.datasets.array_dataset import LabelledDataset, names_in
-from mmkd_ext.ops.checks import check_choice
+from mmkd_ext.ops.arguments import check_choice
 from mmkd_ext.registry import DATASETS
 
 __all__ = ['CUB200', 'Cars196', 'ImageClasses', 'StanfordOnlineProducts']

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmkd_ext.datasets.array_dataset import LabelledDataset, names_in
-from mmkd_ext.ops.checks import check_choice
+from mmkd_ext.ops.arguments import check_choice
 from mmkd_ext.registry import DATASETS
 
 __all__ = ['MiniImageNet']

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.structures import BaseDataElement
 from torch.utils.data import Dataset
 
-from mmkd_ext.ops.checks import check_choice
+from mmkd_ext.ops.arguments import check_choice, near_misses
 from mmkd_ext.registry import DATASETS
 
 # Order in which the official code of Cr-KD strings the novel classes of an SSB split together.
@@ -23,8 +22,8 @@ Classes = int | str | Sequence[int | str]
 def _class_index(item: int | str, classes: Sequence[str], caller: str) -> int:
     if isinstance(item, str):
         if item not in classes:
-            near = get_close_matches(item, classes, n=3) or list(classes[:3])
-            raise KeyError(f'{caller}: expected a class name but got {item!r}; did you mean one of {near}?')
+            hint = near_misses(item, classes) or f'the first are {list(classes[:3])}'
+            raise KeyError(f'{caller}: expected a class name but got {item!r}; {hint}')
         return list(classes).index(item)
     if isinstance(item, bool) or not isinstance(item, int):
         raise TypeError(f'{caller}: expected class names or indices but got {item!r}; write a list of str or int')

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from mmkd_ext.datasets.array_dataset import ArrayDataset, names_in
-from mmkd_ext.ops.checks import check_choice
+from mmkd_ext.ops.arguments import check_choice
 from mmkd_ext.registry import DATASETS
 
 __all__ = ['ALPHABETS', 'NUM_DRAWINGS', 'SIDE', 'Character', 'Omniglot', 'read_characters']

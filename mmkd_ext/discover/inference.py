@@ -26,7 +26,7 @@ from mmkd_ext.discover.recipe import OutFolder
 from mmkd_ext.distill import Recorder
 from mmkd_ext.io import read_scalars
 from mmkd_ext.models.build import load_weights
-from mmkd_ext.ops.distances import unit_features
+from mmkd_ext.ops.arguments import unit_features
 from mmkd_ext.pictures import PictureInput, read_square
 from mmkd_ext.registry import MODELS
 from mmkd_ext.visualization import ClassCount, DiscoveryResult, project

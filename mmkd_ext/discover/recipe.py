@@ -7,7 +7,6 @@ All that a discovery leaves is in one :class:`OutFolder`, whole or not at all.
 Suffixes: K known classes, N novel ones.
 """
 
-import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from mmengine.registry import DefaultScope
 from mmkd_ext.datasets.folder_images import FolderImages
 from mmkd_ext.io import write_text
 from mmkd_ext.models.build import read_config
+from mmkd_ext.ops.arguments import near_misses
 from mmkd_ext.pictures import read_square
 from mmkd_ext.registry import MODELS
 
@@ -169,8 +169,8 @@ def _hub_config(name: str) -> Config:
 
     names = list_models()
     if name not in names:
-        near = difflib.get_close_matches(name, names)
-        raise KeyError(f'--backbone: expected a model of mmpretrain or a config file but got {name!r}; near are {near}')
+        hint = near_misses(name, names) or 'list_models() of mmpretrain.apis has them all'
+        raise KeyError(f'--backbone: expected a model of mmpretrain or a config file but got {name!r}; {hint}')
     return ModelHub.get(name).config
 
 

@@ -1,4 +1,4 @@
-"""Digests that tell whether two runs have the same data, settings and weights."""
+"""Features of a teacher on disk: digests that tell what they belong to, the files, and a teacher that reads them."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmkd_ext.distill.teacher import FrozenTeacher
+from mmkd_ext.distill.features import FrozenTeacher
 from mmkd_ext.io import sha256, write_text
 
 __all__ = ['CachedTeacher', 'FeatureStore', 'Layout', 'fingerprint', 'model_fingerprint']
@@ -169,8 +169,8 @@ class FeatureStore:
                 if not (self.folder / 'meta.json').is_file():
                     self._create(layout)
             self._open()
-        for name, stored in asdict(self.layout).items():
-            self._compare(f'{name} of the features', asdict(layout)[name], stored)
+        for name, stored in vars(self.layout).items():
+            self._compare(f'{name} of the features', vars(layout)[name], stored)
 
     def read(self, samples: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Return rows (B, bytes) uint8 and whether each of them is there, (B,) bool."""
@@ -253,7 +253,7 @@ def _checksums(rows: np.ndarray) -> np.ndarray:
     return np.array([zlib.crc32(row) for row in rows], np.uint64) | _IS_WRITTEN
 
 
-def _frozen(value: object) -> object:
+def _frozen(value: object) -> Any:
     """Turn the lists of JSON back into tuples."""
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
@@ -329,26 +329,30 @@ class CachedTeacher:
         rows, is_stored = self.store.read(samples)
         device = next(self.model.parameters()).device
         self._num_unchecked += len(samples)
-        if not is_stored.all() or self._num_unchecked >= self.store.num_samples:
+        layout = self.store.layout
+        if layout is None or not is_stored.all() or self._num_unchecked >= self.store.num_samples:
             fresh = self.teacher.features(inputs, data_samples=data_samples, mode=mode)
             _check_rows(fresh, len(samples))
             layout = Layout.of(fresh, shape, _precision(device))
             self.store.set_layout(layout)
             if is_stored.any():
-                self._check(fresh, rows, is_stored, samples)
+                self._check(fresh, layout.unpack(rows[is_stored]), is_stored, samples)
             rows = self.store.write(samples, layout.pack(fresh))
-        elif shape != self.store.layout.input_shape:
+        elif shape != layout.input_shape:
             raise RuntimeError(
-                f'teacher cache: expected inputs of shape {self.store.layout.input_shape} but got {shape}: images that '
+                f'teacher cache: expected inputs of shape {layout.input_shape} but got {shape}: images that '
                 'are padded to the largest of their batch have no view of their own; resize them to one size, or '
                 'train without cache'
             )
-        return {tap: feature.to(device) for tap, feature in self.store.layout.unpack(rows).items()}
+        return {tap: feature.to(device) for tap, feature in layout.unpack(rows).items()}
 
     def _check(
-        self, fresh: Mapping[str, torch.Tensor], rows: np.ndarray, is_stored: np.ndarray, samples: Sequence[int]
+        self,
+        fresh: Mapping[str, torch.Tensor],
+        stored: Mapping[str, torch.Tensor],
+        is_stored: np.ndarray,
+        samples: Sequence[int],
     ) -> None:
-        stored = self.store.layout.unpack(rows[is_stored])
         for tap, feature in fresh.items():
             expected = feature.detach().cpu()[torch.from_numpy(is_stored)].double()
             difference = (stored[tap].double() - expected).abs().reshape(len(expected), -1).amax(1)
@@ -374,8 +378,9 @@ def _input_shape(inputs: Any) -> tuple[int, ...]:
 
 
 def _sample_indices(data_samples: Sequence[Any] | None, num_samples: int) -> list[int]:
-    indices = [getattr(sample, 'sample_idx', None) for sample in data_samples or ()]
-    if not indices or None in indices:
+    data_samples = data_samples or ()
+    indices = [sample.sample_idx for sample in data_samples if getattr(sample, 'sample_idx', None) is not None]
+    if not indices or len(indices) < len(data_samples):
         raise RuntimeError(
             "teacher cache: expected data samples with a sample_idx but the batch has none; add 'sample_idx' to the "
             'meta_keys of the last transform (PackInputs) of the training pipeline'

@@ -1,21 +1,38 @@
-"""Measures time on the host or on a GPU without making one wait for the other."""
+"""Adds the terms of a distillation objective to a student's own losses: before training, in a step, for the log.
+
+Shape suffixes: N samples, C classes or channels, D dims.
+"""
 
 import copy
+import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.func import functional_call
 
-from mmkd_ext.distill.recorder import Recorder
-from mmkd_ext.distill.rehearsal import rehearse
-from mmkd_ext.distill.report import diagnose, loss_share
-from mmkd_ext.distill.teacher import FrozenTeacher
+from mmkd_ext.distill.features import FeatureSource, Recorder, call_of
 from mmkd_ext.distill.term import Term
-from mmkd_ext.ops.precision import sharing
+from mmkd_ext.io import table
+from mmkd_ext.ops.arguments import sharing
+from mmkd_ext.ops.maps import pool_map
+from mmkd_ext.scores.similarity import collapse, linear_cka
 
-__all__ = ['Distillation', 'Stopwatch', 'TeacherCost']
+__all__ = [
+    'Distillation',
+    'Stopwatch',
+    'TeacherCost',
+    'diagnose',
+    'loss_share',
+    'pair_names',
+    'rehearse',
+    'same_randomness',
+    'term_table',
+]
 
 
 class Stopwatch:
@@ -95,7 +112,7 @@ class Distillation:
         terms: Their names are unique.
 
     Attributes:
-        diagnosing: Whether forwards also return :func:`~mmkd_ext.distill.report.diagnose` of each term.
+        diagnosing: Whether forwards also return :func:`~mmkd_ext.distill.distillation.diagnose` of each term.
         stopwatches: By teacher, what measures the time of its forwards, if anything does.
         shapes: By term, for each of its pairs of taps, the shapes of student and teacher in the last forward that was
             diagnosed.
@@ -106,7 +123,7 @@ class Distillation:
         ValueError: A tap is malformed.
     """
 
-    def __init__(self, student: nn.Module, teachers: Mapping[str, FrozenTeacher], terms: Sequence[Term]) -> None:
+    def __init__(self, student: nn.Module, teachers: Mapping[str, FeatureSource], terms: Sequence[Term]) -> None:
         self.teachers = teachers
         self.terms = terms
         self.diagnosing = False
@@ -158,7 +175,7 @@ class Distillation:
 
     @torch.compiler.disable
     def _before_forward(self, student: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        call = _named(args, kwargs)
+        call = call_of(args, **kwargs)
         if not _is_training_step(student, call):
             return
         needed = {term.of for term in self.terms if self._factors[term.name]}
@@ -177,7 +194,7 @@ class Distillation:
     def _after_forward(
         self, student: nn.Module, args: tuple, kwargs: dict[str, Any], losses: Any
     ) -> dict[str, Any] | None:
-        call = _named(args, kwargs)
+        call = call_of(args, **kwargs)
         if not _is_training_step(student, call):
             return None
         teacher_features, self._teacher_features = self._teacher_features, {}
@@ -228,11 +245,6 @@ class Distillation:
             statistics[f'share_{term.name}'] = loss_share(losses[f'loss_{term.name}'], losses)
             statistics |= diagnose(term, student_features, of_teacher, num_samples)
         return statistics
-
-
-def _named(args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of an OpenMMLab model's forward by name."""
-    return {**dict(zip(('inputs', 'data_samples', 'mode'), args, strict=False)), **kwargs}
 
 
 def _is_training_step(student: nn.Module, call: dict[str, Any]) -> bool:
@@ -288,11 +300,12 @@ class TeacherCost:
             return None
         total = self._step.seconds()
         parts = {name: watch.seconds() for name, watch in self._teachers.items()}
-        if total is None or None in parts.values():
+        done = {name: part for name, part in parts.items() if part is not None}
+        if total is None or len(done) < len(parts):
             return None
         self._is_told = True
         mean_ms = 1000 / self.num_steps
-        shares = [f'{name} {part / total:.0%} ({part * mean_ms:.1f} ms)' for name, part in parts.items()]
+        shares = [f'{name} {part / total:.0%} ({part * mean_ms:.1f} ms)' for name, part in done.items()]
         return (
             f"share of the teachers' forwards in a step of {total * mean_ms:.1f} ms without data loading, mean of "
             f'{self.num_steps} steps: {", ".join(shares)}'
@@ -301,3 +314,170 @@ class TeacherCost:
     @property
     def _is_timed(self) -> bool:
         return self.warm_up < self._num_begun <= self.warm_up + self.num_steps
+
+
+# --------------------------------------------------------------------------------------------------
+# Runs a model once without leaving a trace, to find mistakes before training begins.
+
+
+@contextmanager
+def same_randomness(device: torch.device) -> Iterator[None]:
+    """Give the random numbers drawn inside back: Python's, NumPy's, and torch's on the CPU and on ``device``."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng([device] if device.type == 'cuda' else []):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
+def rehearse(model: nn.Module, **call: Any) -> Any:
+    """Return ``model(**call)``, computed in the model's present mode but on copies of its parameters and buffers.
+
+    Batch statistics, queues and momentum encoders change in the copies only, and attributes that the forward sets are
+    set back, so training begins bit-identical to one without the rehearsal. Parameters need gradients as in training,
+    which shows taps that get none. A copy of the model itself would not do: activation checkpointing leaves a closure
+    in it that still calls the original.
+
+    Args:
+        model: It takes up its memory a second time for the duration of the call.
+        **call: Arguments of its forward.
+    """
+    tensors = {
+        name: tensor.detach().clone().requires_grad_(tensor.requires_grad)
+        for tensors in (model.named_parameters(), model.named_buffers())
+        for name, tensor in tensors
+    }
+    attributes = [(vars(module), dict(vars(module))) for module in model.modules()]
+    try:
+        return functional_call(model, tensors, kwargs=call)
+    finally:
+        for present, before in attributes:
+            present.clear()
+            present.update(before)
+
+
+# --------------------------------------------------------------------------------------------------
+# What is worth watching about a term while the student learns.
+
+
+def diagnose(
+    term: Term, student_features: Mapping[str, Tensor], teacher_features: Mapping[str, Tensor], num_samples: int
+) -> dict[str, Tensor]:
+    """Compare the tapped tensors of a batch.
+
+    Maps (N, C, H, W) are averaged over their positions first. Where the first axis does not count samples in both
+    networks, as in stacked views (V, H, B, C), only ``agree_<term>`` is given. Of a term with several pairs of taps,
+    each pair that takes part has numbers of its own, ``cka_<term>_0`` and so on.
+
+    Args:
+        term: With ``agreement``, both tensors are logits (N, C, ...) of the same classes.
+        student_features: Tensors of the student by tap.
+        teacher_features: Tensors of the teacher by tap.
+        num_samples: Number of samples in the batch.
+
+    Returns:
+        Scalars without gradient. ``cka_<term>``: debiased linear CKA of student and teacher
+        (:func:`~mmkd_ext.scores.similarity.linear_cka`), for at least four samples. ``collapse_<term>``: of the
+        student (:func:`~mmkd_ext.scores.similarity.collapse`). ``agree_<term>``: share of samples or positions
+        where both prefer the same class, with ``agreement``. ``weight_<term>_<pair>``: of several pairs, the share of
+        each in the term.
+
+    Raises:
+        ValueError: The term has ``agreement`` but the shapes differ.
+    """
+    statistics: dict[str, Tensor] = {}
+    names = pair_names(term.name, len(term.pairs))
+    for place in term.active(student_features, teacher_features):
+        tap_S, tap_T = term.pairs[place]
+        student, teacher = student_features[tap_S], teacher_features[tap_T]
+        statistics |= _compare(names[place], student, teacher, num_samples, term.agreement)
+    if len(names) > 1:
+        weights = torch.as_tensor(term.layer_choice.weights())
+        statistics |= {f'weight_{name}': weight for name, weight in zip(names, weights, strict=True)}
+    return statistics
+
+
+def pair_names(name: str, num_pairs: int) -> list[str]:
+    """Name the pairs of taps of a term: like the term where there is one, else numbered from 0.
+
+    Args:
+        name: Name of the term.
+        num_pairs: Number of its pairs.
+    """
+    return [name] if num_pairs == 1 else [f'{name}_{place}' for place in range(num_pairs)]
+
+
+def loss_share(loss: Tensor, losses: Mapping[str, Tensor | Sequence[Tensor]]) -> Tensor:
+    """Return the share of one loss in the sum of all, as mmengine forms it; 0 where the sum is 0.
+
+    Args:
+        loss: Scalar.
+        losses: Tensors and lists of tensors; those with "loss" in their name count.
+    """
+    total = torch.stack([_mean(value) for name, value in losses.items() if 'loss' in name]).sum()
+    return torch.where(total == 0, 0.0, loss.detach() / total)
+
+
+def _compare(name: str, student: Tensor, teacher: Tensor, num_samples: int, agreement: bool) -> dict[str, Tensor]:
+    """Return the numbers of one pair of tensors."""
+    statistics = {}
+    if agreement:
+        if student.shape != teacher.shape or student.ndim < 2:
+            raise ValueError(
+                f'term {name!r}: expected logits (N, C, ...) of the same classes for agreement=True but got '
+                f'{tuple(student.shape)} of the student and {tuple(teacher.shape)} of the teacher; drop agreement'
+            )
+        statistics[f'agree_{name}'] = (student.argmax(1) == teacher.argmax(1)).float().mean()
+    rows = min(student.ndim, teacher.ndim) > 1 and len(student) == len(teacher) >= max(num_samples, 2)
+    if rows:
+        student_ND, teacher_ND = _one_row_each(student.detach()), _one_row_each(teacher)
+        statistics[f'collapse_{name}'] = collapse(student_ND)
+        if len(student) >= 4:
+            statistics[f'cka_{name}'] = linear_cka(student_ND, teacher_ND, debiased=True)
+    return statistics
+
+
+def _mean(value: Tensor | Sequence[Any]) -> Tensor:
+    values = [value] if isinstance(value, Tensor) else value
+    return torch.stack([item.detach().float().mean() for item in values]).sum()
+
+
+def _one_row_each(x: Tensor) -> Tensor:
+    return pool_map(x) if x.ndim == 4 else x
+
+
+# --------------------------------------------------------------------------------------------------
+# The start-up report: what was connected to what.
+
+
+def term_table(terms: Sequence[Term], shapes: Mapping[str, Sequence[tuple[torch.Size, torch.Size]]]) -> str:
+    """Describe the terms.
+
+    Args:
+        terms: The terms.
+        shapes: By term, for each of its pairs the shapes of the tapped tensors of student and teacher.
+
+    Returns:
+        A table with a header and one line per pair of taps.
+    """
+    rows = [
+        (
+            title,
+            f'{student} {tuple(shape_S)}',
+            f'{term.of}: {teacher} {tuple(shape_T)}',
+            f'{type(term.loss).__name__}{term.rows}{_choice(term)}',
+            f'{getattr(term.loss, "loss_weight", "-")}',
+            str(term.schedule),
+        )
+        for term in terms
+        for title, (student, teacher), (shape_S, shape_T) in zip(
+            pair_names(f'loss_{term.name}', len(term.pairs)), term.pairs, shapes[term.name], strict=True
+        )
+    ]
+    return table(('term', 'student', 'teacher', 'loss', 'weight', 'schedule'), rows)
+
+
+def _choice(term: Term) -> str:
+    return f', {term.choice} choice' if len(term.pairs) > 1 else ''

@@ -1,8 +1,6 @@
-"""Weights of several candidate pairs of layers, without anything to train.
+"""One loss of those of several candidate pairs of layers, without anything to train.
 
-Shape suffixes: P pairs of a student's and a teacher's layer.
-
-Shape suffixes: P pairs, N samples, D dims.
+Shape suffixes: P pairs of a student's and a teacher's layer, S student, T teacher.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmkd_ext.ops.checks import check_positive
+from mmkd_ext.ops.arguments import check_positive, full_precision
 from mmkd_ext.ops.distributed import gather_with_grad, num_processes, sum_with_grad
 from mmkd_ext.ops.maps import pool_map
-from mmkd_ext.ops.precision import full_precision
 from mmkd_ext.scores.similarity import linear_cka
 
 __all__ = [
@@ -81,7 +78,7 @@ def pair_factors(mean: Tensor) -> Tensor:
 
 
 # --------------------------------------------------------------------------------------------------
-# Makes one loss of the losses of several pairs of layers, without anything that is trained.
+# Ways to make one loss of several, by the names that a config gives them.
 
 Pairs = Sequence[tuple[str, str]]
 Features = Mapping[str, Tensor]
@@ -212,6 +209,8 @@ class AdaptiveChoice(NormalizedChoice):
 
     def weights(self) -> Tensor:
         """Return those of the last step."""
+        assert self.first is not None  # combine() has noted both
+        assert self.mean is not None
         return pair_weights(self.first.to(self.mean.device), self.mean)
 
 

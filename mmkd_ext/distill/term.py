@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mmkd_ext.distill.layer_choice import LayerChoice, build_layer_choice
+from mmkd_ext.ops.arguments import labels_of_batch, once
 from mmkd_ext.ops.maps import pool_map, sample_positions, sample_tokens
-from mmkd_ext.ops.precision import once
 from mmkd_ext.ops.random import seeded_generator
 
 __all__ = ['Extras', 'Rows', 'Term', 'WeightSchedule']
@@ -88,18 +88,13 @@ class Extras:
         """
         values = {**known, 'data_samples': data_samples}
         if 'labels' in self.names:
-            values['labels'] = _labels(data_samples)
+            values['labels'] = labels_of_batch(data_samples)
         if 'sample_ids' in self.names:
             values['sample_ids'] = _sample_ids(data_samples)
         missing = next((name for name in self.required if values[name] is None), None)
         if missing:
             raise RuntimeError(f'expected {_MISSING[missing]}')
         return {name: values[name] for name in self.names if values[name] is not None}
-
-
-def _labels(data_samples: Sequence[Any] | None) -> torch.Tensor | None:
-    labels = [getattr(sample, 'gt_label', None) for sample in data_samples or ()]
-    return torch.cat(labels) if labels and all(label is not None for label in labels) else None
 
 
 def _sample_ids(data_samples: Sequence[Any] | None) -> torch.Tensor | None:
@@ -351,6 +346,10 @@ class Term:
         """All that is tapped of the teacher."""
         return tuple(teacher for _, teacher in self.pairs) + (self.logits or ())[1:]
 
+    def active(self, student_features: Features, teacher_features: Features) -> Sequence[int]:
+        """Return the places of the pairs whose losses are computed (:meth:`LayerChoice.active`)."""
+        return (0,) if len(self.pairs) == 1 else self.layer_choice.active(student_features, teacher_features)
+
     def __call__(
         self,
         student_features: Features,
@@ -374,13 +373,13 @@ class Term:
                 scalar.
             ValueError: The loss refuses the tensors; like a RuntimeError of its own, it names term and shapes.
         """
-        logits = (None, None)
+        known: dict[str, Any] = {'epoch': epoch, 'iteration': iteration, 'student_logits': None, 'teacher_logits': None}
         if self.logits:
-            logits = student_features[self.logits[0]], teacher_features[self.logits[1]]
-        known = {'epoch': epoch, 'iteration': iteration, 'student_logits': logits[0], 'teacher_logits': logits[1]}
+            known['student_logits'] = student_features[self.logits[0]]
+            known['teacher_logits'] = teacher_features[self.logits[1]]
         try:
             extras = self.extras.collect(data_samples, known)
-            active = self.layer_choice.active(student_features, teacher_features)
+            active = self.active(student_features, teacher_features)
         except (RuntimeError, ValueError) as error:
             raise type(error)(f'term {self.name!r}: {error}') from error
         losses = []

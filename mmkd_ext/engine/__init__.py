@@ -1,6 +1,6 @@
 """What our hooks and tools stand on beside mmengine's Runner: resuming, files, features of data sets."""
 
-from mmkd_ext.engine.checkpoint_files import AtomicLocalBackend
+from mmkd_ext.checkpoint import AtomicLocalBackend
 from mmkd_ext.engine.cpu import BFloat16OptimWrapper, SyncBatchNorm, convert_sync_batch_norm
 from mmkd_ext.engine.resume import EndlessBatches, ResumableBatchSampler, SeededBatch
 from mmkd_ext.engine.runner import student_of

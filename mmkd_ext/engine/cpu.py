@@ -1,4 +1,4 @@
-"""Batch norm over the batch of all processes, on any device and backend.
+"""What torch and mmengine do on GPUs alone, on any device: batch norm over all processes, bfloat16 in training.
 
 Shape suffixes: B rows, C channels.
 """
@@ -61,13 +61,14 @@ class SyncBatchNorm(_BatchNorm):
 
     @torch.no_grad()
     def _track(self, mean_C: Tensor, variance_C: Tensor, count_1: Tensor) -> None:
-        if not self.training or not self.track_running_stats:
+        mean, variance, count = self.running_mean, self.running_var, self.num_batches_tracked
+        if not self.training or mean is None or variance is None or count is None:
             return
-        self.num_batches_tracked += 1
-        momentum = 1 / self.num_batches_tracked.to(mean_C.dtype) if self.momentum is None else self.momentum
+        count += 1
+        momentum = 1 / count.to(mean_C.dtype) if self.momentum is None else self.momentum
         unbiased_C = variance_C * count_1 / (count_1 - 1).clamp(min=1)
-        self.running_mean += momentum * (mean_C - self.running_mean)
-        self.running_var += momentum * (unbiased_C - self.running_var)
+        mean += momentum * (mean_C - mean)
+        variance += momentum * (unbiased_C - variance)
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002
         if input.ndim < 2:

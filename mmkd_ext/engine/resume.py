@@ -9,7 +9,7 @@ and mmengine neither in the middle of an epoch (``docs/libraries.md``).
 """
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -33,6 +33,10 @@ __all__ = [
 ]
 
 
+# --------------------------------------------------------------------------------------------------
+# Random states of Python, NumPy and torch, in containers that a weights-only checkpoint can hold.
+
+
 def get_random_state(*, cuda: bool = False) -> dict[str, Any]:
     """Return the states of the process.
 
@@ -42,7 +46,8 @@ def get_random_state(*, cuda: bool = False) -> dict[str, Any]:
     Returns:
         Tuples, numbers and tensors (uint8 or int64, on the CPU).
     """
-    _, keys, *rest = np.random.get_state()  # noqa: NPY002
+    numpy_state: Any = np.random.get_state()  # noqa: NPY002
+    _, keys, *rest = numpy_state
     state = {
         'python': random.getstate(),
         'numpy': (torch.from_numpy(keys.astype(np.int64)), *rest),
@@ -132,7 +137,7 @@ class ResumableBatchSampler:
         start: Batches that the next iteration leaves out, without loading them; later iterations are whole.
     """
 
-    def __init__(self, batch_sampler: Iterable[Sequence[Any]], seed: int, rank: int = 0) -> None:
+    def __init__(self, batch_sampler: Any, seed: int, rank: int = 0) -> None:
         self.batch_sampler = batch_sampler
         self.epoch = 0
         self.start = 0
@@ -181,7 +186,7 @@ class EndlessBatches:
         self._loader = loader
         self._batches = batches
         self._num_skipped = num_skipped
-        self._iterator = None
+        self._iterator: Iterator[Any] | None = None
 
     def skip_iter(self, num_iters: int) -> None:
         """Do nothing: the iterator begins where it should."""
@@ -193,23 +198,22 @@ class EndlessBatches:
         if self._num_skipped:
             self._num_skipped -= 1
             return None
-        if self._iterator is None:
-            self._begin()
+        iterator = self._iterator or self._begin()
         try:
-            batch = next(self._iterator)
+            batch = next(iterator)
         except StopIteration:
             self.epoch, self.position = self.epoch + 1, 0
-            self._begin()
-            batch = next(self._iterator)
+            batch = next(self._begin())
         self.position += 1
         return batch
 
-    def _begin(self) -> None:
+    def _begin(self) -> Iterator[Any]:
         sampler = self._loader.sampler if hasattr(self._loader.sampler, 'set_epoch') else self._batches.sampler
         if hasattr(sampler, 'set_epoch'):
             sampler.set_epoch(self.epoch)
         self._batches.epoch, self._batches.start = self.epoch, self.position
         self._iterator = iter(self._loader)
+        return self._iterator
 
 
 # --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Brings a run back to the state in which it began, without building it anew."""
+"""What hooks ask mmengine's Runner for: its model, its settings, how far it is; and the state in which it began."""
 
 import copy
 from pathlib import Path
@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 from mmengine.hooks import EMAHook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseAveragedModel, BaseModel, is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch import nn
 
 from mmkd_ext.registry import MODELS
 
@@ -43,7 +42,7 @@ def new_weights(runner: Runner, seed: int) -> dict[str, torch.Tensor]:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = MODELS.build(model_config(runner))
+        model: BaseModel = MODELS.build(model_config(runner))
         model.init_weights()
     return model.state_dict()
 
@@ -65,12 +64,12 @@ def model_config(runner: Runner) -> dict[str, Any]:
     return model
 
 
-def student_of(runner: Runner) -> nn.Module:
+def student_of(runner: Runner) -> BaseModel:
     """Return the model without a wrapper."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
-def averages_of(runner: Runner) -> list[nn.Module]:
+def averages_of(runner: Runner) -> list[BaseAveragedModel]:
     """Return the averages of the model that EMA hooks keep."""
     return [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 
-from mmkd_ext.ops.distances import unit_rows
+from mmkd_ext.ops.arguments import unit_rows
 from mmkd_ext.registry import METRICS
 from mmkd_ext.scores.retrieval import check_ks, retrieval_scores
 

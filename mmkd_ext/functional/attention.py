@@ -6,9 +6,7 @@ Shape suffixes: N samples, C channels, Y rows and X columns of a map, P = Y X po
 from torch import Tensor
 from torch.nn import functional
 
-from mmkd_ext.ops.checks import check_dims, check_pair
-from mmkd_ext.ops.distances import unit_rows
-from mmkd_ext.ops.precision import full_precision
+from mmkd_ext.ops.arguments import check_dims, check_pair, full_precision, unit_rows
 
 __all__ = ['attention_transfer']
 

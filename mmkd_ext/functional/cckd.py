@@ -9,10 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmkd_ext.ops.checks import check_choice, check_pair, check_positive
-from mmkd_ext.ops.distances import gram_rows, squared_distances, unit_rows
+from mmkd_ext.ops.arguments import check_choice, check_pair, check_positive, full_precision, unit_rows
+from mmkd_ext.ops.geometry import gram_rows, squared_distances
 from mmkd_ext.ops.gram import GramSlope, loss_of_gram
-from mmkd_ext.ops.precision import full_precision
 
 __all__ = ['check_correlation_settings', 'correlation_congruence']
 

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mmkd_ext.ops.checks import check_choice, check_dims, check_positive, refuse_second_derivative
+from mmkd_ext.ops.arguments import check_choice, check_dims, check_positive, full_precision, refuse_second_derivative
 from mmkd_ext.ops.distributed import joint_count, log_share, sum_with_grad
-from mmkd_ext.ops.precision import full_precision
 
 __all__ = ['ClassRelationSettings', 'class_relation_kd']
 

@@ -13,9 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmkd_ext.ops.checks import check_choice, check_pair
-from mmkd_ext.ops.distances import unit_rows
-from mmkd_ext.ops.precision import full_precision
+from mmkd_ext.ops.arguments import check_choice, check_pair, full_precision, unit_rows
 
 __all__ = ['centre_regulariser', 'inter_category', 'intra_category', 'match_channels']
 

@@ -6,9 +6,8 @@ Shape suffixes: N samples, D dims, R ranked neighbours.
 import torch
 from torch import Tensor
 
-from mmkd_ext.ops.checks import check_pair, check_positive
-from mmkd_ext.ops.distances import squared_distances, unit_rows
-from mmkd_ext.ops.precision import full_precision
+from mmkd_ext.ops.arguments import check_pair, check_positive, full_precision, unit_rows
+from mmkd_ext.ops.geometry import squared_distances
 
 __all__ = ['check_rank_settings', 'hard_dark_rank']
 

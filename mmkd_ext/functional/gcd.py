@@ -6,9 +6,7 @@ Shape suffixes: V views, B batch rows, D dims, R = V * B rows of all views, view
 import torch
 from torch import Tensor
 
-from mmkd_ext.ops.checks import check_dims, check_positive
-from mmkd_ext.ops.distances import unit_rows
-from mmkd_ext.ops.precision import full_precision
+from mmkd_ext.ops.arguments import check_dims, check_positive, full_precision, unit_rows
 
 __all__ = ['info_nce', 'supervised_contrastive']
 

@@ -6,8 +6,7 @@ Shape suffixes: N samples, C classes.
 from torch import Tensor
 from torch.nn import functional
 
-from mmkd_ext.ops.checks import check_dims, check_pair, check_positive
-from mmkd_ext.ops.precision import full_precision
+from mmkd_ext.ops.arguments import check_dims, check_pair, check_positive, full_precision
 
 __all__ = ['soft_target']
 

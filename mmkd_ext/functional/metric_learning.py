@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmkd_ext.ops.checks import check_choice, check_not_negative
-from mmkd_ext.ops.distances import squared_distances, unit_rows
-from mmkd_ext.ops.precision import full_precision
+from mmkd_ext.ops.arguments import check_choice, check_not_negative, full_precision, unit_rows
+from mmkd_ext.ops.geometry import squared_distances
 from mmkd_ext.ops.random import uniform_noise
 
 __all__ = [
@@ -55,7 +54,7 @@ def embedding_distances(caller: str, embedding: Tensor, labels: Tensor) -> Tenso
     """Distances within a batch, from a Gram matrix in float64, so that near-duplicates keep their digits.
 
     Pairs nearer than a millionth of the batch's diameter count as equal: distance and gradient are 0. Values are looked
-    at on the CPU only, as in :func:`~mmkd_ext.ops.checks.check_pair`; elsewhere NaN passes through.
+    at on the CPU only, as in :func:`~mmkd_ext.ops.arguments.check_pair`; elsewhere NaN passes through.
 
     Args:
         caller: Function that speaks in the error.

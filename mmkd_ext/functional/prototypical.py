@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mmkd_ext.ops.checks import check_dims
-from mmkd_ext.ops.precision import full_precision
+from mmkd_ext.ops.arguments import check_dims, full_precision
 
 __all__ = ['draw_episodes', 'nearest_prototype', 'prototypical_loss']
 

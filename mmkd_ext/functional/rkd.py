@@ -15,11 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mmkd_ext.ops.angle import angle_path, angle_sum_by
-from mmkd_ext.ops.checks import check_choice, check_pair, check_positive, refuse_second_derivative
-from mmkd_ext.ops.distances import Points, pairwise, position_gradient, row_parts
+from mmkd_ext.ops.arguments import (
+    check_choice,
+    check_pair,
+    check_positive,
+    full_precision,
+    refuse_second_derivative,
+    sharing,
+)
 from mmkd_ext.ops.distributed import sum_with_grad
-from mmkd_ext.ops.precision import full_precision, sharing
+from mmkd_ext.ops.geometry import Points, angle_path, angle_sum_by, pairwise, position_gradient, row_parts
 
 __all__ = ['angle_sum', 'check_rkd_settings', 'distance_sum', 'rkd_angle', 'rkd_distance']
 
@@ -32,14 +37,14 @@ def distance_sum(
     """Huber loss between distances, each over the mean of all pairs, summed over ordered pairs.
 
     Args:
-        student: What :func:`~mmkd_ext.ops.distances.pairwise` made of its features, of these rows.
+        student: What :func:`~mmkd_ext.ops.geometry.pairwise` made of its features, of these rows.
         teacher: The same of the teacher.
         delta: Where Huber's loss turns from square to linear.
         with_slope: Compute the slope, too.
         rows: Rows that this process has while the others have the rest; means then run over processes; None for all.
 
     Returns:
-        The sum, a scalar, and the slope that :func:`~mmkd_ext.ops.distances.position_gradient` takes, or None.
+        The sum, a scalar, and the slope that :func:`~mmkd_ext.ops.geometry.position_gradient` takes, or None.
     """
     distance_RN, target_RN = student.square_RN.sqrt(), teacher.square_RN.sqrt()
     parts = row_parts(distance_RN)
@@ -86,14 +91,14 @@ def angle_sum(
     """Huber loss between cosines, summed over vertices and ordered pairs of ends.
 
     Args:
-        student: What :func:`~mmkd_ext.ops.distances.pairwise` made of its features, of all rows.
+        student: What :func:`~mmkd_ext.ops.geometry.pairwise` made of its features, of all rows.
         teacher: The same of the teacher.
         delta: Where Huber's loss turns from square to linear.
         with_slope: Compute the slope, too.
         rows: Vertices to sum over; None for all.
 
     Returns:
-        The sum, a scalar, and the slope that :func:`~mmkd_ext.ops.distances.position_gradient` takes, or None.
+        The sum, a scalar, and the slope that :func:`~mmkd_ext.ops.geometry.position_gradient` takes, or None.
     """
     square_NN = student.square_RN
     path = angle_path(square_NN.device, square_NN.dtype)

@@ -7,8 +7,7 @@ import math
 
 from torch import Tensor
 
-from mmkd_ext.ops.checks import check_dims, check_positive
-from mmkd_ext.ops.precision import full_precision
+from mmkd_ext.ops.arguments import check_dims, check_positive, full_precision
 
 __all__ = ['mean_entropy_gap', 'self_distillation']
 

@@ -9,10 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmkd_ext.ops.checks import check_pair
-from mmkd_ext.ops.distances import gram_rows
+from mmkd_ext.ops.arguments import check_pair, full_precision
+from mmkd_ext.ops.geometry import gram_rows
 from mmkd_ext.ops.gram import GramSlope, loss_of_gram
-from mmkd_ext.ops.precision import full_precision
 
 __all__ = ['similarity_preserving']
 

@@ -16,9 +16,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mmkd_ext.ops.checks import check_pair, check_positive
-from mmkd_ext.ops.distances import EQUAL, SMALLEST_SQUARE
-from mmkd_ext.ops.precision import full_precision
+from mmkd_ext.ops.arguments import check_pair, check_positive, full_precision
+from mmkd_ext.ops.geometry import EQUAL, SMALLEST_SQUARE
 from mmkd_ext.ops.random import mix_bits
 
 __all__ = [

@@ -7,9 +7,8 @@ Sinkhorn-Knopp: B samples, K prototypes, P independent problems, all leading dim
 import torch
 from torch import Tensor
 
-from mmkd_ext.ops.checks import check_dims, check_positive
+from mmkd_ext.ops.arguments import check_dims, check_positive, full_precision
 from mmkd_ext.ops.distributed import joint_count, log_share, num_processes, sum_with_grad
-from mmkd_ext.ops.precision import full_precision
 
 __all__ = ['lowest_objective', 'sinkhorn_knopp', 'swapped_prediction']
 

@@ -3,16 +3,22 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from mmengine.model import BaseModule
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from mmkd_ext.ops.distances import unit_rows
-from mmkd_ext.ops.precision import full_precision
+from mmkd_ext.ops.arguments import full_precision, labels_of_batch, unit_rows
 from mmkd_ext.registry import MODELS
 
-__all__ = ['EmbeddingHead']
+__all__ = ['EmbeddingHead', 'write_embeddings']
+
+
+def write_embeddings(data_samples: Sequence[BaseDataElement] | None, embedding_BD: Tensor) -> list[BaseDataElement]:
+    """Give B samples, or new ones, their ``embedding`` (D,)."""
+    samples = [BaseDataElement() for _ in embedding_BD] if data_samples is None else list(data_samples)
+    for sample, embedding_D in zip(samples, embedding_BD, strict=True):
+        sample.embedding = embedding_D
+    return samples
 
 
 class _UnitRows(nn.Module):
@@ -88,12 +94,12 @@ class EmbeddingHead(BaseModule):
         embedding = self(features)
         if self.loss_module is None:
             return {}
-        if not all('gt_label' in sample for sample in data_samples):
+        labels = labels_of_batch(data_samples)
+        if labels is None:
             raise TypeError(
                 'EmbeddingHead: expected data_samples with gt_label to compute a loss but some have none; '
                 'use a labelled data set and end the pipeline with PackInputs'
             )
-        labels = torch.cat([sample.gt_label for sample in data_samples])
         return {'loss_metric': self.loss_module(embedding, labels)}
 
     def predict(
@@ -108,8 +114,4 @@ class EmbeddingHead(BaseModule):
         Returns:
             B samples with ``embedding`` (D,), for :class:`mmkd_ext.RetrievalMetric`.
         """
-        embedding = self(features)
-        samples = [BaseDataElement() for _ in embedding] if data_samples is None else list(data_samples)
-        for sample, embedding_D in zip(samples, embedding, strict=True):
-            sample.set_field(embedding_D, 'embedding')
-        return samples
+        return write_embeddings(data_samples, self(features))

@@ -1,15 +1,14 @@
-"""Reads the terms of a distillation objective from a config."""
+"""Distillation as a hook: any student of the Runner, its config otherwise untouched."""
 
-import difflib
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook, LoggerHook
+from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
-from torch import nn
 from torch.utils.data import DataLoader
 
 from mmkd_ext.distill import (
@@ -22,13 +21,19 @@ from mmkd_ext.distill import (
     WeightSchedule,
     same_randomness,
 )
-from mmkd_ext.distill.report import table, term_table
+from mmkd_ext.distill.distillation import term_table
+from mmkd_ext.distill.features import call_of
 from mmkd_ext.engine.runner import student_of
-from mmkd_ext.engine.teacher_cache import build_cached_teacher
+from mmkd_ext.engine.teacher_features import build_cached_teacher
+from mmkd_ext.io import table
 from mmkd_ext.models.teacher import Teacher, build_teacher, check_teacher_spec
+from mmkd_ext.ops.arguments import near_misses
 from mmkd_ext.registry import HOOKS, MODELS
 
 __all__ = ['TERM_STATES', 'DistillHook', 'build_term']
+
+# --------------------------------------------------------------------------------------------------
+# Terms, as a config describes them.
 
 _TAPS = ({'tap'}, {'student', 'teacher'}, {'pairs'}, {'pairs', 'choice'})
 _ROWS = ('pooling', 'tokens', 'positions')
@@ -76,11 +81,11 @@ def _check_keys(name: str, spec: Mapping[str, Any]) -> None:
     if set(spec) - set(_OPTIONS) in [taps | {'loss'} for taps in _TAPS]:
         return
     known = ['tap', 'student', 'teacher', 'pairs', 'choice', 'loss', *_OPTIONS]
-    near = [match for key in spec if key not in known for match in difflib.get_close_matches(key, known, 1)]
-    hint = f'; did you mean {" and ".join(near)}?' if near else ''
+    hints = [near_misses(key, known) for key in spec if key not in known]
     raise TypeError(
         f'term {name!r}: expected dict(tap=..., loss=...), dict(student=..., teacher=..., loss=...) or '
-        f'dict(pairs=[...], choice=..., loss=...), with any of {_OPTIONS}, but got the keys {sorted(spec)}{hint}'
+        f'dict(pairs=[...], choice=..., loss=...), with any of {_OPTIONS}, but got the keys '
+        f'{"; ".join([str(sorted(spec)), *filter(None, hints)])}'
     )
 
 
@@ -112,8 +117,8 @@ def _logits_of(name: str, spec: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def _similar_losses(spec: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(str(spec.get('type')).rpartition('.')[2], MODELS.module_dict)
-    return f'; did you mean one of {near}?' if near else ''
+    hint = near_misses(str(spec.get('type')).rpartition('.')[2], MODELS.module_dict)
+    return f'; {hint}' if hint else ''
 
 
 def _teacher_of(name: str, spec: Mapping[str, Any], teachers: Collection[str]) -> str:
@@ -127,7 +132,7 @@ def _teacher_of(name: str, spec: Mapping[str, Any], teachers: Collection[str]) -
 
 
 # --------------------------------------------------------------------------------------------------
-# Relation distillation as a hook: any student of the Runner, its config otherwise untouched.
+# The hook itself.
 
 TERM_STATES = 'distillation'
 """Entry of the checkpoint with what terms of several pairs of layers know of them."""
@@ -148,7 +153,7 @@ class DistillHook(Hook):
     the rehearsal works on a copy of the student's tensors, and training is bit-identical to one without it.
 
     Whenever a line is logged, statistics of each term are computed and logged with it
-    (:func:`mmkd_ext.distill.report.diagnose`, and ``share_<term>`` of the total loss); in other iterations they
+    (:func:`mmkd_ext.distill.distillation.diagnose`, and ``share_<term>`` of the total loss); in other iterations they
     cost nothing.
 
     Args:
@@ -187,7 +192,7 @@ class DistillHook(Hook):
             raise TypeError('DistillHook: expected one of teacher=dict(...) and teachers=dict(name=dict(...), ...)')
         if not terms:
             raise ValueError('DistillHook: expected at least one term but got none')
-        self.teachers = dict(teachers or {'teacher': teacher})
+        self.teachers = dict(teachers or {'teacher': teacher or {}})
         for name, spec in self.teachers.items():
             check_teacher_spec(spec, self._who(name))
         self._terms = [build_term(name, spec, self.teachers) for name, spec in terms.items()]
@@ -215,7 +220,7 @@ class DistillHook(Hook):
         frozen = {name: self._cached(name, teacher.frozen.to(device), runner) for name, teacher in teachers.items()}
         self._distillation = Distillation(student, frozen, self._terms)
         try:
-            self._rehearse(runner, student, device)
+            self._rehearse(runner, self._distillation, student, device)
         except BaseException:
             self.after_train(runner)
             raise
@@ -224,9 +229,11 @@ class DistillHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Weigh the terms by their schedules, and decide what is measured in this iteration."""
+        assert self._distillation is not None  # before_train() has made it
         self._distillation.set_time(**self._time(runner))
         self._distillation.diagnosing = self._is_logged(runner, batch_idx)
-        self._cost.before_step()
+        if self._cost is not None:
+            self._cost.before_step()
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
@@ -236,14 +243,16 @@ class DistillHook(Hook):
         Raises:
             RuntimeError: The training step did not run the student's forward with ``mode='loss'``.
         """
+        assert self._distillation is not None
         if self._distillation.num_steps == 0:
             raise RuntimeError(
                 "DistillHook: expected the student's train_step to call its forward with mode='loss' but it did not, "
                 'so no term can be added; train a model that follows the contract of mmengine.BaseModel'
             )
-        cost = self._cost.after_step()
+        cost = self._cost.after_step() if self._cost is not None else None
         if cost:
             runner.logger.info(f'DistillHook: {cost}')
+            self._cost = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Keep what terms of several pairs of layers know of them; without such terms nothing is added."""
@@ -260,8 +269,9 @@ class DistillHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Leave the student as it was found."""
-        self._distillation.remove()
-        self._distillation = None
+        if self._distillation is not None:
+            self._distillation.remove()
+        self._distillation = self._cost = None
 
     def _time(self, runner: Runner) -> dict[str, int]:
         # Loops that count iterations say that all is epoch 0; losses want to know of passes over the data.
@@ -280,7 +290,7 @@ class DistillHook(Hook):
     def _who(self, name: str) -> str:
         return 'teacher' if len(self.teachers) == 1 else f'teacher {name!r}'
 
-    def _build_teacher(self, name: str, student: nn.Module) -> Teacher:
+    def _build_teacher(self, name: str, student: BaseModel) -> Teacher:
         taps = [tap for term in self._terms if term.of == name for tap in term.teacher_taps]
         return build_teacher(self.teachers[name], taps, student, self._who(name))
 
@@ -288,13 +298,12 @@ class DistillHook(Hook):
         folder = self.teachers[name].get('cache')
         return teacher if folder is None else build_cached_teacher(runner, teacher, folder)
 
-    def _rehearse(self, runner: Runner, student: nn.Module, device: torch.device) -> None:
+    def _rehearse(self, runner: Runner, distillation: Distillation, student: BaseModel, device: torch.device) -> None:
         student.train()  # as the training loop does next
         is_single = isinstance(runner.optim_wrapper, OptimWrapper)
         with same_randomness(device), runner.optim_wrapper.optim_context(student) if is_single else nullcontext():
             data = student.data_preprocessor(_first_batch(runner.train_dataloader), True)
-            call = data if isinstance(data, dict) else dict(zip(('inputs', 'data_samples'), data, strict=False))
-            self._distillation.rehearse(student, **{**call, 'mode': 'loss'})
+            distillation.rehearse(student, **call_of(data, mode='loss'))
 
     def _is_logged(self, runner: Runner, batch_idx: int) -> bool:
         """Whether LoggerHook writes a line after this iteration."""
@@ -310,11 +319,12 @@ class DistillHook(Hook):
 
 def _first_batch(loader: DataLoader) -> Any:
     """Load a few samples from all over the dataset, as the training's loader does but without moving it on."""
-    num_samples = len(loader.dataset)
+    dataset: Any = loader.dataset
+    num_samples = len(dataset)
     indices = range(0, num_samples, max(num_samples // _REHEARSAL_SAMPLES, 1))[:_REHEARSAL_SAMPLES]
     # Files that a dataset opens on first use must not be opened in this process if workers are forked from it later.
     rehearsal = DataLoader(
-        loader.dataset,
+        dataset,
         batch_sampler=[list(indices)],
         collate_fn=loader.collate_fn,
         num_workers=min(loader.num_workers, 1),

@@ -12,10 +12,9 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from mmkd_ext.distill.report import table
 from mmkd_ext.engine.runner import InitialState, averages_of, model_config, new_weights, student_of
 from mmkd_ext.hooks.distill_hook import TERM_STATES, DistillHook
-from mmkd_ext.io import replacing, sha256, write_text
+from mmkd_ext.io import replacing, sha256, table, write_text
 from mmkd_ext.registry import HOOKS
 
 __all__ = ['GenerationHook']
@@ -78,9 +77,9 @@ class GenerationHook(Hook):
         self._distill_options = distill
         self._distill: DistillHook | None = None
         self._generation: int | None = None
-        self._length: int | None = None
+        self._length = 0
         self._metrics: dict[str, dict[str, Any]] = {}
-        self._loaded: Mapping[str, Any] = {}
+        self._loaded: dict[str, Any] = {}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Keep what terms chose before the run was cut off, for the generation that goes on."""
@@ -138,7 +137,7 @@ class GenerationHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, float] | None = None) -> None:
         """Keep the metrics of the generation that was trained last; a later validation replaces them."""
-        if self._length is None or not is_main_process():
+        if not self._length or not is_main_process():
             return
         # Not the current one: a resumed run may begin with the validation that it was killed in.
         generation = (_progress(runner) - 1) // self._length
@@ -166,20 +165,21 @@ class GenerationHook(Hook):
             else:
                 self._check_teacher(runner, generation)
             self._detach(runner)
-            self._attach(runner, generation, checkpoint=str(_student_file(runner, generation - 1)))
+            hook = self._attach(runner, generation, checkpoint=str(_student_file(runner, generation - 1)))
             if position:
-                self._distill.after_load_checkpoint(runner, self._loaded)
+                hook.after_load_checkpoint(runner, self._loaded)
             if runner.cfg.get('compile'):
                 torch.compiler.reset()  # a compiled model ignores hooks that come after its first call
         self._generation = generation
 
-    def _attach(self, runner: Runner, generation: int, checkpoint: str | None) -> None:
+    def _attach(self, runner: Runner, generation: int, checkpoint: str | None) -> DistillHook:
         teacher = {'model': model_config(runner), 'checkpoint': checkpoint}
         share = generation / self.num_generations
         start = {'epoch': round(share * runner.max_epochs), 'iteration': round(share * runner.max_iters)}
-        self._distill = _DistillGeneration(start, teacher=teacher, **self._distill_options)
-        runner.register_hook(self._distill)
-        self._distill.before_train(runner)
+        hook = self._distill = _DistillGeneration(start, teacher=teacher, **self._distill_options)
+        runner.register_hook(hook)
+        hook.before_train(runner)
+        return hook
 
     def _detach(self, runner: Runner) -> None:
         if self._distill is not None:

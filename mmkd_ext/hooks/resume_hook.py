@@ -1,15 +1,23 @@
-"""Resumed training that is bit for bit the training that was not interrupted."""
+"""A run may end at any moment and goes on bit for bit: whole checkpoints, one more on a signal, exact resuming."""
 
+import os
+import signal
+import threading
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 from mmengine.dataset import InfiniteSampler
-from mmengine.dist import get_rank, get_world_size
-from mmengine.hooks import Hook
+from mmengine.device import get_device
+from mmengine.dist import all_reduce, barrier, get_rank, get_world_size, is_main_process
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, IterableDataset
 
+from mmkd_ext.checkpoint import ATOMIC, save_checkpoint
 from mmkd_ext.engine.resume import (
     EndlessBatches,
     ResumableBatchSampler,
@@ -19,9 +27,10 @@ from mmkd_ext.engine.resume import (
     set_random_state,
 )
 from mmkd_ext.engine.runner import student_of
+from mmkd_ext.io import PARTIAL
 from mmkd_ext.registry import HOOKS
 
-__all__ = ['ExactResumeHook', 'resumed_batches']
+__all__ = ['AtomicCheckpointHook', 'ExactResumeHook', 'PreemptionHook', 'resumed_batches']
 
 _KEY = 'exact_resume'
 """Entry of the checkpoint."""
@@ -54,12 +63,11 @@ class ExactResumeHook(Hook):
 
     def __init__(self) -> None:
         self.first_batch = 0
-        self._batches: ResumableBatchSampler | None = None
         self._loaded: dict[str, Any] | None = None
         self._local_states: list[dict[str, Any]] | None = None
         self._position = 0
         self._validated = -1
-        self._outside_validation: dict[str, Any] | None = None
+        self._outside_validation: dict[str, Any] = {}
 
     def before_save_in_all_processes(self, runner: Runner) -> None:
         """Collect the states of all processes in the main one.
@@ -143,7 +151,7 @@ class ExactResumeHook(Hook):
         """
         loop = runner.train_loop
         self._batches.epoch, self._position = runner.epoch, self.first_batch
-        if self.first_batch == 0:
+        if self.first_batch == 0 or self._loaded is None:
             return
         restore_local_state(self._loaded['local_states'][get_rank()], student_of(runner))
         if not isinstance(loop, IterBasedTrainLoop):
@@ -185,7 +193,7 @@ class ExactResumeHook(Hook):
             runner: The runner.
         """
         set_random_state(self._outside_validation)
-        self._outside_validation = None
+        self._outside_validation = {}
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Note that the validation of this iteration is done.
@@ -267,3 +275,212 @@ def _endless(runner: Runner) -> EndlessBatches | None:
 def _sampler(loader: DataLoader) -> Any:
     """Return the sampler that has the seed: that of the loader, or that under its batch sampler."""
     return loader.sampler if hasattr(loader.sampler, 'seed') else getattr(loader.batch_sampler, 'sampler', None)
+
+
+# --------------------------------------------------------------------------------------------------
+# Checkpoints that a kill at any moment leaves usable.
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(CheckpointHook):
+    """mmengine's ``CheckpointHook`` with the same arguments, names and files, safe against being killed.
+
+    A checkpoint appears under its name when it is complete, then ``last_checkpoint`` is replaced by one that names it,
+    and only then what exceeds ``max_keep_ckpts`` is removed (mmengine removes first, so that a run that keeps one
+    checkpoint has none while it writes). Remains of a killed run are removed when it is resumed.
+
+    This holds for local files. Where ``out_dir`` is remote, or a backend is named, that backend writes.
+
+    Args:
+        *args: Those of ``CheckpointHook``.
+        **kwargs: Those of ``CheckpointHook``.
+    """
+
+    backend_args: dict[str, Any] | None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._is_local = (
+            self.backend_args is None and self.file_client_args is None and '://' not in str(self.out_dir or '')
+        )
+        if self._is_local:
+            self.backend_args = {'backend': ATOMIC}
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the folder, and clear it of files that were never completed.
+
+        Args:
+            runner: The runner.
+        """
+        super().before_train(runner)
+        # Else a new best in the first validation after resuming would be noted in no checkpoint.
+        self.last_ckpt = runner.message_hub.runtime_info.get('last_ckpt')
+        if self._is_local and is_main_process():
+            for path in Path(self.out_dir).glob(f'*{PARTIAL}'):
+                path.unlink()
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
+        outdated = self._count_in(runner, step) if self.max_keep_ckpts > 0 else []
+        name = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        save_checkpoint(
+            runner,
+            self.out_dir,
+            name,
+            meta,
+            file_client_args=self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if is_main_process():
+            for old in outdated:
+                self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old)))
+
+    def _count_in(self, runner: Runner, step: int) -> list[int]:
+        """Add a checkpoint to those that are kept, and return those that are too many."""
+        kept = [*self.keep_ckpt_ids, *([] if step in self.keep_ckpt_ids else [step])]
+        # With those to be removed: a run that is killed before it removes them does so when it is resumed.
+        runner.message_hub.update_info('keep_ckpt_ids', kept)
+        self.keep_ckpt_ids.extend(kept[len(self.keep_ckpt_ids) :])
+        return kept[: -self.max_keep_ckpts]
+
+    def _remove(self, path: str) -> None:
+        if self.file_backend.isfile(path):
+            self.file_backend.remove(path)
+
+
+# --------------------------------------------------------------------------------------------------
+# Saves a checkpoint when the process is asked to end.
+
+
+@HOOKS.register_module()
+class PreemptionHook(Hook):
+    """Ends training on SIGTERM or SIGUSR1 with a checkpoint from which ``--resume`` goes on.
+
+    Clusters send such a signal some time before they take the machine away. The iteration is completed (during a
+    validation: the validation and, if training goes on, no further iteration), ``<work_dir>/interrupted.pth`` is
+    written and named in ``last_checkpoint``, and the process exits with 128 + the signal's number, as if the signal
+    had ended it. A second signal ends the process at once.
+
+    A signal may reach some processes only, so all have to agree, which costs a reduction of one number and waiting
+    for it. It is done every ``interval`` iterations; one process alone looks after each.
+
+    Args:
+        interval: Iterations between agreements of several processes.
+
+    Raises:
+        ValueError: ``interval`` is not positive.
+    """
+
+    # After CheckpointHook (VERY_LOW): two checkpoints of one iteration must not be written at a time.
+    priority = 'LOWEST'
+
+    SIGNALS = tuple(getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1') if hasattr(signal, name))
+    FILENAME = 'interrupted.pth'
+
+    def __init__(self, interval: int = 10) -> None:
+        if interval < 1:
+            raise ValueError(f'PreemptionHook: expected interval >= 1 but got {interval}; give a positive number')
+        self.interval = interval
+        self._received = 0
+        self._previous: dict[int, Any] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Begin to listen.
+
+        Args:
+            runner: The runner.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python lets no other thread listen
+        for number in self.SIGNALS:
+            self._previous[number] = signal.signal(number, self._note)
+        for loop in (runner.train_loop, runner.val_loop):
+            if loop is not None:
+                _spare_workers(loop.dataloader)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        """Save and exit, if any process was asked to.
+
+        Args:
+            runner: The runner.
+            batch_idx: Not used.
+            data_batch: Not used.
+            outputs: Not used.
+        """
+        if get_world_size() == 1 or self.every_n_train_iters(runner, self.interval):
+            self._end_if_asked(runner, runner.iter + 1)
+
+    def after_val(self, runner: Runner) -> None:
+        """Save and exit, if any process was asked to.
+
+        Args:
+            runner: The runner.
+        """
+        if self._previous:
+            self._end_if_asked(runner, runner.iter)
+
+    def after_train(self, runner: Runner) -> None:
+        """Stop listening.
+
+        Args:
+            runner: The runner.
+        """
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._received = number
+        signal.signal(number, self._previous[number])
+
+    def _end_if_asked(self, runner: Runner, iteration: int) -> None:
+        number = self._received
+        if get_world_size() > 1:
+            received = torch.tensor(number, device=get_device())
+            all_reduce(received, 'max')
+            number = int(received)
+        if number == 0:
+            return
+        meta = {'epoch': runner.epoch, 'iter': iteration}
+        path = save_checkpoint(
+            runner, runner.work_dir, self.FILENAME, meta, by_epoch=False, backend_args={'backend': ATOMIC}
+        )
+        runner.logger.warning(
+            f'PreemptionHook: {signal.Signals(number).name} after iteration {iteration}; saved {path}. Go on with the '
+            'same command and --resume'
+        )
+        self.after_train(runner)
+        barrier()  # launchers kill the others when the first process exits
+        raise SystemExit(128 + number)
+
+
+def _spare_workers(loader: DataLoader) -> None:
+    """Let the workers of a loader outlive one signal: a cluster signals them too, and the iteration needs them."""
+    if hasattr(signal, 'sigwaitinfo'):  # macOS has none
+        loader.worker_init_fn = partial(_outlive_one_signal, loader.worker_init_fn)
+
+
+def _outlive_one_signal(worker_init_fn: Callable[[int], None] | None, worker: int) -> None:
+    # A thread and no handler, as only it learns who sent a signal.
+    signal.pthread_sigmask(signal.SIG_BLOCK, PreemptionHook.SIGNALS)
+    threading.Thread(target=_take_signals, daemon=True).start()
+    if worker_init_fn is not None:
+        worker_init_fn(worker)
+
+
+def _take_signals() -> None:
+    has_outlived = False
+    while True:
+        received = signal.sigwaitinfo(PreemptionHook.SIGNALS)
+        if received.si_pid == os.getppid():
+            os._exit(0)  # when the main process exits, it ends its workers by one SIGTERM and waits for them
+        if has_outlived:
+            os._exit(128 + received.si_signo)
+        has_outlived = True

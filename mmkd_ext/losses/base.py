@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from mmkd_ext.ops.checks import check_not_negative
+from mmkd_ext.ops.arguments import check_not_negative
 from mmkd_ext.ops.distributed import gather_with_grad, num_processes, own_rows, sum_with_grad
 
 __all__ = ['GatheredLoss', 'LabelledRelationLoss', 'RelationLoss', 'WeightedLoss']

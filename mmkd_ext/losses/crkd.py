@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mmkd_ext.functional.crkd import ClassRelationSettings, class_relation_kd
 from mmkd_ext.losses.base import GatheredLoss
-from mmkd_ext.ops.checks import check_dims
+from mmkd_ext.ops.arguments import check_dims
 from mmkd_ext.registry import MODELS
 
 __all__ = ['ClassRelationLoss']

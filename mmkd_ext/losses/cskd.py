@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mmkd_ext.functional.cskd import centre_regulariser, inter_category, intra_category
 from mmkd_ext.losses.base import LabelledRelationLoss
-from mmkd_ext.ops.checks import check_choice, check_dims
+from mmkd_ext.ops.arguments import check_choice, check_dims
 from mmkd_ext.registry import MODELS
 
 __all__ = ['CategoryCentreLoss', 'InterCategoryLoss', 'IntraCategoryLoss']

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mmkd_ext.functional.kd import soft_target
 from mmkd_ext.losses.base import WeightedLoss
-from mmkd_ext.ops.checks import check_positive
+from mmkd_ext.ops.arguments import check_positive
 from mmkd_ext.registry import MODELS
 
 __all__ = ['KDLoss', 'SoftTargetLoss']

@@ -12,7 +12,7 @@ from mmkd_ext.functional.tuples import (
     tuple_relation,
 )
 from mmkd_ext.losses.base import RelationLoss
-from mmkd_ext.ops.checks import check_choice, check_not_negative, check_positive
+from mmkd_ext.ops.arguments import check_choice, check_not_negative, check_positive
 from mmkd_ext.ops.random import seeded_generator
 from mmkd_ext.registry import MODELS
 

@@ -1,14 +1,12 @@
 """Models: novel class discovery, and what it needs around a backbone."""
 
 from mmkd_ext.deprecation import moved
-from mmkd_ext.models.backbones import CIFARResNet, ConvNet, MaxPooling, WideResNet
 from mmkd_ext.models.convert import convert_dino_vit, convert_official_crkd
-from mmkd_ext.models.data_preprocessor import MultiViewDataPreprocessor
 from mmkd_ext.models.gcd import GCD
-from mmkd_ext.models.multi_view_model import MultiViewModel
+from mmkd_ext.models.images import CIFARResNet, ConvNet, MaxPooling, MultiViewDataPreprocessor, WideResNet
 from mmkd_ext.models.prototypical import PrototypicalNetwork
 from mmkd_ext.models.simgcd import SimGCD
-from mmkd_ext.models.uno import NCDClassifier
+from mmkd_ext.models.uno import MultiViewModel, NCDClassifier
 
 __all__ = [
     'GCD',

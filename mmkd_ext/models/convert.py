@@ -49,7 +49,9 @@ def convert_official_crkd(state_dict: StateDict) -> dict[str, Tensor]:
     """
     state_dict = {_strip(key, 'module.', 'model.'): value for key, value in state_dict.items()}
     loss_per_head = state_dict.pop('loss_per_head', None)
-    encoder, converted, per_head = {}, {}, defaultdict(dict)
+    encoder: dict[str, Tensor] = {}
+    converted: dict[str, Tensor] = {}
+    per_head: dict[str, dict[int, Tensor]] = defaultdict(dict)
     for key, value in state_dict.items():
         if key.startswith('encoder.'):
             encoder[key.removeprefix('encoder.')] = value
@@ -126,7 +128,7 @@ def _objectives(converted: StateDict, loss_per_head: Tensor | None) -> dict[str,
     for head in _HEADS.values():
         prototypes = converted.get(f'{head}.prototypes.weight')
         if prototypes is not None:
-            is_known = head == 'novel_head' and loss_per_head is not None
-            objectives[f'{head}.objective_sum'] = loss_per_head if is_known else prototypes.new_zeros(len(prototypes))
-            objectives[f'{head}.objective_count'] = prototypes.new_tensor(float(is_known))
+            known = loss_per_head if head == 'novel_head' else None
+            objectives[f'{head}.objective_sum'] = prototypes.new_zeros(len(prototypes)) if known is None else known
+            objectives[f'{head}.objective_count'] = prototypes.new_tensor(float(known is not None))
     return objectives

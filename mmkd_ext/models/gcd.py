@@ -8,15 +8,9 @@ from collections.abc import Sequence
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from mmkd_ext.models.multi_view_model import (
-    ModuleConfig,
-    MultiViewModel,
-    Samples,
-    batch_labels,
-    build_module,
-    write_predictions,
-)
-from mmkd_ext.ops.checks import check_positive
+from mmkd_ext.heads.embedding_head import write_embeddings
+from mmkd_ext.models.uno import ModuleConfig, MultiViewModel, Samples, batch_labels, build_module, write_predictions
+from mmkd_ext.ops.arguments import check_positive
 from mmkd_ext.registry import MODELS
 
 __all__ = ['GCD']
@@ -93,14 +87,11 @@ class GCD(MultiViewModel):
 
         Returns:
             B samples with ``embedding`` (D,) or, with a cluster head, what
-            :func:`mmkd_ext.models.multi_view_model.write_predictions` writes, for one novel head.
+            :func:`mmkd_ext.models.uno.write_predictions` writes, for one novel head.
         """
         embedding_BD = self._embed(views).squeeze(0)
         if self.cluster_head is None:
-            samples = [BaseDataElement() for _ in embedding_BD] if data_samples is None else list(data_samples)
-            for sample, embedding_D in zip(samples, embedding_BD, strict=True):
-                sample.embedding = embedding_D
-            return samples
+            return write_embeddings(data_samples, embedding_BD)
         logits_BC = self.cluster_head(embedding_BD)
         return write_predictions(
             data_samples,

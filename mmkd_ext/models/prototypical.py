@@ -3,21 +3,18 @@
 Shape legend: B batch rows, c channels, h and w pixels, D dims.
 """
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmkd_ext.functional.prototypical import prototypical_loss
+from mmkd_ext.heads.embedding_head import write_embeddings
+from mmkd_ext.models.uno import ModuleConfig, Samples, build_module
+from mmkd_ext.ops.arguments import labels_of_batch
 from mmkd_ext.registry import MODELS
 
 __all__ = ['PrototypicalNetwork']
-
-ModuleConfig = nn.Module | dict[str, Any]
-Samples = Sequence[BaseDataElement]
 
 
 @MODELS.register_module()
@@ -48,12 +45,12 @@ class PrototypicalNetwork(BaseModel):
         data_preprocessor: ModuleConfig | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(_build(data_preprocessor), init_cfg)
+        super().__init__(build_module(data_preprocessor), init_cfg)
         if num_shots < 1:
             raise ValueError(f'PrototypicalNetwork: expected num_shots >= 1 but got {num_shots}; a class needs a shot')
         self.num_shots = num_shots
-        self.backbone = _build(backbone)
-        self.neck = _build(neck)
+        self.backbone = build_module(backbone)
+        self.neck = build_module(neck)
         self.embedding = nn.Flatten()
 
     def forward(
@@ -75,15 +72,18 @@ class PrototypicalNetwork(BaseModel):
             TypeError: Samples without labels.
         """
         if mode == 'loss':
-            labels = _labels(data_samples).to(inputs.device, non_blocking=True)
+            labels = labels_of_batch(data_samples)
+            if labels is None:
+                raise TypeError(
+                    'PrototypicalNetwork: expected data_samples with gt_label to compute a loss but some are missing; '
+                    'end the pipeline with PackInputs'
+                )
+            labels = labels.to(inputs.device, non_blocking=True)
             return {'loss_episode': prototypical_loss(self._embed(inputs), labels, self.num_shots)}
         if mode == 'tensor':
             return self._embed(inputs)
         if mode == 'predict':
-            samples = list(data_samples) if data_samples is not None else [BaseDataElement() for _ in inputs]
-            for sample, embedding_D in zip(samples, self._embed(inputs), strict=True):
-                sample.embedding = embedding_D
-            return samples
+            return write_embeddings(data_samples, self._embed(inputs))
         raise ValueError(
             f"PrototypicalNetwork: expected mode 'loss', 'tensor' or 'predict' but got {mode!r}; use one of these"
         )
@@ -93,16 +93,3 @@ class PrototypicalNetwork(BaseModel):
         output = self.backbone(images.contiguous(memory_format=torch.channels_last))
         output = output[-1] if isinstance(output, (tuple, list)) else output
         return self.embedding(output if self.neck is None else self.neck(output))
-
-
-def _build(module: ModuleConfig | None) -> nn.Module | None:
-    return MODELS.build(module) if isinstance(module, dict) else module
-
-
-def _labels(data_samples: Samples | None) -> Tensor:
-    if data_samples is None or not all('gt_label' in sample for sample in data_samples):
-        raise TypeError(
-            'PrototypicalNetwork: expected data_samples with gt_label to compute a loss but some are missing; '
-            'end the pipeline with PackInputs'
-        )
-    return torch.cat([sample.gt_label for sample in data_samples])

@@ -9,7 +9,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmkd_ext.functional.simgcd import mean_entropy_gap, self_distillation
-from mmkd_ext.models.multi_view_model import (
+from mmkd_ext.models.uno import (
     ModuleConfig,
     MultiViewModel,
     Samples,
@@ -18,7 +18,7 @@ from mmkd_ext.models.multi_view_model import (
     known_class_loss,
     write_predictions,
 )
-from mmkd_ext.ops.checks import check_not_negative, check_positive
+from mmkd_ext.ops.arguments import check_not_negative, check_positive
 from mmkd_ext.ops.distributed import gather_with_grad
 from mmkd_ext.registry import MODELS
 
@@ -124,7 +124,7 @@ class SimGCD(MultiViewModel):
             data_samples: B samples to fill; new ones when ``None``.
 
         Returns:
-            B samples as :func:`mmkd_ext.models.multi_view_model.write_predictions` fills them, for one novel head.
+            B samples as :func:`mmkd_ext.models.uno.write_predictions` fills them, for one novel head.
         """
         logits = self._infer(views).squeeze(1)
         return write_predictions(

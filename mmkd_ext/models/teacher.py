@@ -1,6 +1,5 @@
 """Plain models by name, from the collections timm and torchvision."""
 
-import difflib
 import importlib
 import inspect
 import shlex
@@ -14,7 +13,9 @@ import torch
 from torch import nn
 
 from mmkd_ext.distill import FrozenTeacher, InputAdapter, Normalization
+from mmkd_ext.distill.features import normalization_of
 from mmkd_ext.models.build import build_model_from_config, is_published, load_weights, shown_config
+from mmkd_ext.ops.arguments import near_misses
 from mmkd_ext.registry import MODELS
 
 __all__ = ['Teacher', 'build_teacher', 'build_zoo_model', 'check_teacher_spec', 'weights_command']
@@ -32,7 +33,7 @@ def build_zoo_model(zoo: str, model: str | Mapping[str, Any]) -> nn.Module:
         KeyError: It has no such model; near misses are listed.
         TypeError: The model does not take the arguments.
     """
-    arguments = {'name': model} if isinstance(model, str) else dict(model)
+    arguments: dict[str, Any] = {'name': model} if isinstance(model, str) else dict(model)
     name = arguments.pop('name')
     package = _import(zoo)
     if zoo == 'timm':
@@ -69,8 +70,8 @@ def _import(zoo: str) -> ModuleType:
 
 def _check_name(zoo: str, name: str, names: Sequence[str]) -> None:
     if name not in names:
-        near = difflib.get_close_matches(name, names)
-        raise KeyError(f'teacher: expected a model of {zoo} but got {name!r}; did you mean one of {near}?')
+        hint = near_misses(name, names) or f'list them with {zoo}'
+        raise KeyError(f'teacher: expected a model of {zoo} but got {name!r}; {hint}')
 
 
 # --------------------------------------------------------------------------------------------------
@@ -131,7 +132,7 @@ def build_teacher(spec: Mapping[str, Any], taps: Iterable[str], student: nn.Modu
             those of its data preprocessor; ``flip_channels=`` whether it wants the student's channels reversed, in
             place of what the two preprocessors say; ``input_size=`` an int or (height, width);
             ``compile=True``, or keyword arguments of :func:`torch.compile`, to compile its forward;
-            ``cache=`` is left to :func:`~mmkd_ext.engine.teacher_cache.build_cached_teacher`.
+            ``cache=`` is left to :func:`~mmkd_ext.engine.teacher_features.build_cached_teacher`.
         taps: What to record.
         student: The teacher's inputs are made from the inputs of this model.
         caller: Name of the teacher in messages.
@@ -149,7 +150,7 @@ def build_teacher(spec: Mapping[str, Any], taps: Iterable[str], student: nn.Modu
         raise FileNotFoundError(_how_to_get(source, spec, caller))
     # Initial weights drawn for the teacher must not shift the random numbers of the student's training.
     with torch.random.fork_rng(devices=[]):
-        model = _build_model(source, spec[source])
+        model: Any = _build_model(source, spec[source])
         if checkpoint is None and hasattr(model, 'init_weights'):
             model.init_weights()
     frozen = FrozenTeacher(
@@ -191,13 +192,13 @@ def _how_to_get(source: str, spec: Mapping[str, Any], caller: str) -> str:
         work_dir = str(Path(checkpoint).parent)
         command = shlex.join(['mmkd', 'train', shown_config(spec['config']), '--work-dir', work_dir])
         return f'{message}; train it with `{command}`, or add --with-teacher to the command of this run'
-    command = weights_command(source, spec[source], checkpoint) if source in _ZOOS else None
-    return f'{message}; get the published weights with `{command}`' if command else message
+    published = weights_command(source, spec[source], checkpoint) if source in _ZOOS else None
+    return f'{message}; get the published weights with `{published}`' if published else message
 
 
 def _input_adapter(spec: Mapping[str, Any], student: nn.Module, teacher: nn.Module, caller: str) -> InputAdapter:
-    own = _normalization(student) or Normalization()
-    wanted = _normalization(teacher)
+    own = normalization_of(getattr(student, 'data_preprocessor', None)) or Normalization()
+    wanted = normalization_of(getattr(teacher, 'data_preprocessor', None))
     flips_channels = (wanted or own).flips_channels
     if spec.get('mean') is not None:
         wanted = Normalization(tuple(spec['mean']), tuple(spec['std']))
@@ -208,13 +209,3 @@ def _input_adapter(spec: Mapping[str, Any], student: nn.Module, teacher: nn.Modu
     wanted = Normalization(wanted.mean, wanted.std, flips_channels)
     size = spec.get('input_size')
     return InputAdapter(own, wanted, (size, size) if isinstance(size, int) else size and tuple(size), caller)
-
-
-def _normalization(model: nn.Module) -> Normalization | None:
-    """What the data preprocessor of a model does; None if the model has none, or one that does not normalize."""
-    preprocessor = getattr(model, 'data_preprocessor', None)
-    # mmpretrain, mmengine and mmseg name the same switch differently.
-    flips = any(getattr(preprocessor, name, False) for name in ('to_rgb', '_channel_conversion', 'channel_conversion'))
-    if getattr(preprocessor, 'mean', None) is None:
-        return Normalization(flips_channels=True) if flips else None
-    return Normalization(tuple(preprocessor.mean.flatten().tolist()), tuple(preprocessor.std.flatten().tolist()), flips)

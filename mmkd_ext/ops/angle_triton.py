@@ -29,7 +29,7 @@ _ARM_TILE, _PAIR_TILE = (32, 32), (64, 64)
 def angle_sum_triton(
     student_NN: Tensor, teacher_NN: Tensor, delta: float, with_slope: bool, vertices: slice, exact: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """Compute :func:`~mmkd_ext.ops.angle.angle_sum_torch` without waiting for the device.
+    """Compute :func:`~mmkd_ext.ops.geometry.angle_sum_torch` without waiting for the device.
 
     Args:
         student_NN: Squared distances, float64.

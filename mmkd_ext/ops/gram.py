@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mmkd_ext.ops.checks import refuse_second_derivative
+from mmkd_ext.ops.arguments import refuse_second_derivative
 
 __all__ = ['GramSlope', 'loss_of_gram']
 

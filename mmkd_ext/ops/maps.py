@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from mmkd_ext.ops.checks import check_dims
+from mmkd_ext.ops.arguments import check_dims
 
 __all__ = ['pool_map', 'sample_positions', 'sample_tokens']
 

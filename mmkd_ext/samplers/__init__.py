@@ -2,10 +2,8 @@
 
 from mmkd_ext.deprecation import moved
 from mmkd_ext.samplers.cur import ClassUniformBatchSampler, SuperclassUniformBatchSampler
-from mmkd_ext.samplers.episodes import EpisodeBatchSampler
-from mmkd_ext.samplers.m_per_class import MPerClassBatchSampler
+from mmkd_ext.samplers.per_class import EpisodeBatchSampler, MPerClassBatchSampler, QuotaBatchSampler
 from mmkd_ext.samplers.planned import PlannedBatchSampler
-from mmkd_ext.samplers.quota import QuotaBatchSampler
 
 __all__ = [
     'ClassUniformBatchSampler',

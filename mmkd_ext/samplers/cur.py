@@ -39,7 +39,7 @@ class GroupUniformBatchSampler(PlannedBatchSampler):
         caller = type(self).__name__
         if semantics not in ('global', 'local'):
             raise ValueError(f"{caller}: expected semantics 'global' or 'local' but got {semantics!r}; choose one")
-        unit, size = ('step', batch_size * sampler.world_size) if semantics == 'global' else ('batch', batch_size)
+        unit, size = ('step', batch_size * self.sampler.world_size) if semantics == 'global' else ('batch', batch_size)
         if samples_per_group < 1 or size % samples_per_group:
             raise ValueError(
                 f'{caller}: expected the {size} samples of a {unit} to be a multiple of samples_per_group but got '
@@ -205,7 +205,7 @@ class ClassUniformBatchSampler(GroupUniformBatchSampler):
         num_batches: int | None = None,
     ) -> None:
         super().__init__(sampler, batch_size, samples_per_group, semantics, num_batches)
-        self._set_groups(labels_of(sampler.dataset, type(self).__name__))
+        self._set_groups(labels_of(self.sampler.dataset, type(self).__name__))
 
 
 # --------------------------------------------------------------------------------------------------

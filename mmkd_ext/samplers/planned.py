@@ -1,6 +1,6 @@
-"""Drawing without replacement, for many groups at once.
+"""What our batch samplers stand on: draws without replacement, classes of a data set, batches by seed, epoch, rank.
 
-Suffixes: G groups, R requests in order of time.
+Suffixes: N samples, G groups, R requests in order of time.
 """
 
 import itertools
@@ -171,10 +171,10 @@ def group_members(ids_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 # --------------------------------------------------------------------------------------------------
-# What our batch samplers share: batches that follow from seed, epoch and rank alone.
+# The base of our batch samplers.
 
 
-class PlannedBatchSampler(Sampler):
+class PlannedBatchSampler(Sampler[list[int]]):
     """Base of the batch samplers that make all batches of an epoch at once, as one array.
 
     The inner sampler is never iterated. It stands for what mmengine gives to samplers: data set, seed, rank, world size
@@ -199,7 +199,7 @@ class PlannedBatchSampler(Sampler):
                 f'{type(self).__name__}: expected a DefaultSampler or an InfiniteSampler of mmengine but got '
                 f"{type(sampler).__name__}; set sampler=dict(type='DefaultSampler', shuffle=True)"
             )
-        self.sampler = sampler
+        self.sampler: DefaultSampler | InfiniteSampler = sampler
         self.batch_size = batch_size
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 
-from mmkd_ext.ops.checks import check_choice
+from mmkd_ext.ops.arguments import check_choice
 
 __all__ = [
     'UNMATCHED',

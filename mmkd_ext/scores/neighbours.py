@@ -26,8 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmkd_ext.ops.checks import check_dims
-from mmkd_ext.ops.precision import full_precision, products_are_exact
+from mmkd_ext.ops.arguments import check_dims, full_precision, products_are_exact
 
 __all__ = ['Embeddings', 'nearest_neighbours', 'neighbour_blocks', 'prepare']
 

@@ -6,8 +6,7 @@ Shape suffixes: N samples, D dims.
 import torch
 from torch import Tensor
 
-from mmkd_ext.ops.checks import check_pair
-from mmkd_ext.ops.precision import full_precision
+from mmkd_ext.ops.arguments import check_pair, full_precision
 
 __all__ = ['collapse', 'linear_cka']
 

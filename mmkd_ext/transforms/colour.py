@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkd_ext.ops.checks import check_not_negative
+from mmkd_ext.ops.arguments import check_not_negative
 from mmkd_ext.registry import MODELS
 from mmkd_ext.transforms.batch import BatchTransform, upload
 from mmkd_ext.transforms.draws import BatchDraws

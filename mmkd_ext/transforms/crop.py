@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkd_ext.ops.checks import check_not_negative, check_positive
-from mmkd_ext.ops.precision import full_precision
+from mmkd_ext.ops.arguments import check_not_negative, check_positive, full_precision
 from mmkd_ext.registry import MODELS
 from mmkd_ext.transforms.batch import BatchTransform, upload
 from mmkd_ext.transforms.draws import BatchDraws

@@ -1,12 +1,9 @@
 """The points of training curves, in plain containers that a checkpoint and a JSON file can hold."""
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from mmkd_ext.io import write_text
 
@@ -35,8 +32,6 @@ class CurveHistory:
         self.progress_name: str = state.get('progress_name', 'epoch')
         self.losses: _Curves = {name: list(points) for name, points in state.get('losses', {}).items()}
         self.metrics: _Curves = {name: list(points) for name, points in state.get('metrics', {}).items()}
-        self._sums: dict[str, torch.Tensor | float] = defaultdict(float, state.get('sums', {}))
-        self._num_iters = state.get('num_iters', 0)
 
     @classmethod
     def load(cls, path: Path) -> 'CurveHistory':
@@ -48,36 +43,23 @@ class CurveHistory:
         write_text(path, json.dumps(self.state(), indent=1))
 
     def state(self) -> dict[str, Any]:
-        """Return the history, with the sums of what :meth:`observe` saw, as dicts, lists, strings and numbers."""
-        return {
-            'progress_name': self.progress_name,
-            'losses': self.losses,
-            'metrics': self.metrics,
-            'sums': {name: float(total) for name, total in self._sums.items()},
-            'num_iters': self._num_iters,
-        }
+        """Return the history as dicts, lists, strings and numbers."""
+        return {'progress_name': self.progress_name, 'losses': self.losses, 'metrics': self.metrics}
 
-    def observe(self, outputs: Mapping[str, Any]) -> None:
-        """Add up the losses of one iteration, without waiting for the device.
+    @property
+    def losses_end(self) -> float:
+        """Progress at the last point of the losses, 0 before the first."""
+        return max((points[-1][0] for points in self.losses.values() if points), default=0.0)
 
-        Args:
-            outputs: Result of a training step; entries whose name contains 'loss' count, tensors () or floats.
-        """
-        self._num_iters += 1
-        for name, value in outputs.items():
-            if 'loss' in name:
-                self._sums[name] += value.detach() if isinstance(value, torch.Tensor) else value
-
-    def add_losses(self, progress: float) -> None:
-        """Append the mean of what was observed since the last call; nothing if nothing was.
+    def add_losses(self, progress: float, means: Mapping[str, float]) -> None:
+        """Append losses; those of an epoch that is trained again replace its first points.
 
         Args:
             progress: Epochs or iterations done.
+            means: Losses by name, means since the last point.
         """
-        for name, total in self._sums.items():
-            _add(self.losses, name, progress, float(total) / self._num_iters)
-        self._sums.clear()
-        self._num_iters = 0
+        for name, value in means.items():
+            _add(self.losses, name, progress, float(value))
 
     def add_metrics(self, progress: float, metrics: Mapping[str, Any]) -> None:
         """Append the main metrics; a repeated validation replaces its first point.

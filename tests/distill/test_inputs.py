@@ -1,7 +1,10 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from mmkd_ext.distill import InputAdapter, Normalization
+from mmkd_ext.distill.features import call_of, normalization_of
 
 MINE = Normalization((125.0, 123.0, 114.0), (63.0, 62.0, 67.0))
 IMAGENET = Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -105,3 +108,18 @@ def test_a_grey_image_does_not_become_a_colour_image_by_itself():
 def test_inputs_that_are_no_images(inputs):
     with pytest.raises(TypeError, match=r'teacher: expected float images \(N, C, H, W\), or a list of them'):
         InputAdapter(MINE, IMAGENET)(inputs)
+
+
+@pytest.mark.parametrize('switch', ['to_rgb', '_channel_conversion', 'channel_conversion'])
+def test_the_normalization_is_read_from_every_kind_of_preprocessor(switch):
+    statistics = {'mean': torch.tensor(IMAGENET.mean).view(3, 1, 1), 'std': torch.tensor(IMAGENET.std).view(3, 1, 1)}
+    read = normalization_of(SimpleNamespace(**statistics, **{switch: True}))
+    assert read.flips_channels
+    assert read.mean == pytest.approx(IMAGENET.mean)
+    assert normalization_of(SimpleNamespace(mean=None, **{switch: True})) == Normalization(flips_channels=True)
+    assert normalization_of(SimpleNamespace(**{switch: False})) is None
+
+
+@pytest.mark.parametrize('batch', [{'inputs': 1, 'data_samples': 2, 'mode': 'tensor'}, (1, 2), (1, 2, 'tensor')])
+def test_a_batch_is_a_call_whatever_the_preprocessor_returns(batch):
+    assert call_of(batch, mode='loss') == {'inputs': 1, 'data_samples': 2, 'mode': 'loss'}

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from mmkd_ext.distill import Recorder
-from mmkd_ext.distill.recorder import AllTapsFired
+from mmkd_ext.distill.features import AllTapsFired
 
 
 class Net(nn.Module):

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from mmkd_ext.distill import Rows, Term, WeightSchedule
-from mmkd_ext.distill.report import table, term_table
+from mmkd_ext.distill.distillation import term_table
+from mmkd_ext.io import table
 
 
 def test_columns_are_aligned():

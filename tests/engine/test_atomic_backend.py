@@ -3,7 +3,7 @@ import os
 import pytest
 from mmengine.fileio import get_file_backend
 
-from mmkd_ext.engine.checkpoint_files import ATOMIC
+from mmkd_ext.checkpoint import ATOMIC
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from torch import nn
 
 from mmkd_ext.datasets import Digits
 from mmkd_ext.distill import FrozenTeacher, InputAdapter, Normalization
-from mmkd_ext.engine.teacher_cache import dataset_fingerprint, sample_digests, view_fingerprint
+from mmkd_ext.engine.teacher_features import dataset_fingerprint, sample_digests, view_fingerprint
 
 
 class Infos:

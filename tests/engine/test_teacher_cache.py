@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from mmkd_ext.engine import teacher_cache
+from mmkd_ext.engine import teacher_features as teacher_cache
 from mmkd_ext.hooks import DistillHook
 
 PACK = {'type': 'PackInputs', 'meta_keys': ('sample_idx',)}

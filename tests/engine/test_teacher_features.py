@@ -8,8 +8,8 @@ from torch.utils.data import DataLoader
 
 from mmkd_ext.datasets import Digits, NovelClassSplit
 from mmkd_ext.distill import FrozenTeacher
-from mmkd_ext.engine import dataset_features as teacher_features
-from mmkd_ext.engine.dataset_features import features_of_dataset, with_pipeline
+from mmkd_ext.engine import teacher_features
+from mmkd_ext.engine.teacher_features import features_of_dataset, with_pipeline
 
 
 class Numbers(BaseDataset):

@@ -13,8 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from mmkd_ext.functional import rkd_angle, rkd_distance
 from mmkd_ext.functional.rkd import _closed_form, angle_sum, distance_sum
-from mmkd_ext.ops.angle import angle_path
-from mmkd_ext.ops.distances import pairwise
+from mmkd_ext.ops.geometry import angle_path, pairwise
 
 BOTH = pytest.mark.parametrize('loss', [rkd_distance, rkd_angle])
 PLAIN_CASES = [f'plain_B{b}_D{d}' for b in (3, 8, 32) for d in (4, 64)] + [

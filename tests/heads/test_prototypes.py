@@ -7,7 +7,7 @@ from mmengine.runner.checkpoint import get_state_dict
 from torch import nn
 
 from mmkd_ext.heads.prototypes import Prototypes
-from mmkd_ext.ops.distances import settled_unit_rows
+from mmkd_ext.ops.arguments import settled_unit_rows
 
 
 @pytest.mark.parametrize(('kind', 'rtol'), [('f64', 1e-12), ('f32', 1e-6)])

@@ -55,8 +55,8 @@ def test_logits(logits, taps):
 @pytest.mark.parametrize(
     ('spec', 'error', 'message'),
     [
-        ({'tab': 'a', 'loss': LOSS}, TypeError, r"got the keys \['loss', 'tab'\]; did you mean tap\?"),
-        ({'tap': 'a', 'loss': LOSS, 'shedule': {}}, TypeError, r'did you mean schedule\?'),
+        ({'tab': 'a', 'loss': LOSS}, TypeError, r"got the keys \['loss', 'tab'\]; did you mean one of \['tap'"),
+        ({'tap': 'a', 'loss': LOSS, 'shedule': {}}, TypeError, r"did you mean one of \['schedule'"),
         ({'tap': 'a'}, TypeError, r"expected dict\(tap=.*got the keys \['tap'\]$"),
         ({'tap': 'a', 'loss': {**LOSS, 'los_weight': 1}}, TypeError, 'los_weight'),
         (

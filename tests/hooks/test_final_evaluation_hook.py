@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mmkd_ext.hooks.final_evaluation_hook import FinalEvaluationHook
+from mmkd_ext.hooks.report_hooks import FinalEvaluationHook
 
 
 def final(hook, done):

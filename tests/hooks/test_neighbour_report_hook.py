@@ -11,7 +11,8 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.utils.data import Dataset
 
-from mmkd_ext.hooks import NeighbourReportHook, neighbour_report_hook
+from mmkd_ext.hooks import NeighbourReportHook
+from mmkd_ext.hooks import report_hooks as neighbour_report_hook
 
 SIZE = 15
 

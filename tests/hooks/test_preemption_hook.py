@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmkd_ext.checkpoint import load_checkpoint_safely
 from mmkd_ext.hooks import PreemptionHook
-from mmkd_ext.hooks.preemption_hook import _spare_workers
+from mmkd_ext.hooks.resume_hook import _spare_workers
 
 
 class Signal(Hook):
@@ -135,7 +135,7 @@ def test_a_worker_outlives_one_signal_and_not_two():
 def test_workers_end_with_the_main_process():
     script = (
         'from torch.utils.data import DataLoader\n'
-        'from mmkd_ext.hooks.preemption_hook import _spare_workers\n'
+        'from mmkd_ext.hooks.resume_hook import _spare_workers\n'
         'loader = DataLoader(range(4), num_workers=2, persistent_workers=True)\n'
         '_spare_workers(loader)\n'
         'batches = iter(loader)\n'

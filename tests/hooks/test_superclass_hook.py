@@ -87,7 +87,7 @@ def stored(folder, cache='cache'):
 @pytest.fixture
 def num_features(monkeypatch):
     """Sizes of the data sets whose features were computed."""
-    from mmkd_ext.hooks import superclass_hook
+    from mmkd_ext.hooks import cluster_hooks as superclass_hook
 
     sizes, compute = [], superclass_hook.features_of_dataset
 

@@ -79,8 +79,8 @@ def _train(arguments, environment, place, log):
     torch.set_num_threads(1)
     from mmengine.runner import ValLoop
 
+    from mmkd_ext.checkpoint import AtomicLocalBackend
     from mmkd_ext.cli.train import train
-    from mmkd_ext.engine.checkpoint_files import AtomicLocalBackend
     from mmkd_ext.visualization import markdown_report as report
 
     report.report_figures = lambda *args, **kwargs: iter(())  # drawing would take most of the time

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmkd_ext.models.backbones import CIFARStages
+from mmkd_ext.models.images import CIFARStages
 
 
 class Scale(nn.Module):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mmkd_ext.functional import rkd_angle
-from mmkd_ext.ops import angle
-from mmkd_ext.ops.angle import angle_path, angle_sum_c, angle_sum_torch
+from mmkd_ext.ops import geometry as angle
+from mmkd_ext.ops.geometry import angle_path, angle_sum_c, angle_sum_torch
 
 NEEDS_COMPILER = pytest.mark.skipif(not (shutil.which('cc') or shutil.which('gcc')), reason='needs a C compiler')
 BOTH = pytest.mark.parametrize('angle_sum', [angle_sum_torch, pytest.param(angle_sum_c, marks=NEEDS_COMPILER)])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mmkd_ext.functional import rkd_angle
-from mmkd_ext.ops.angle import angle_path
+from mmkd_ext.ops.geometry import angle_path
 
 pytest.importorskip('triton')
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mmkd_ext.ops.checks import check_choice, check_dims, check_not_negative, check_pair, check_positive
+from mmkd_ext.ops.arguments import check_choice, check_dims, check_not_negative, check_pair, check_positive
 
 
 def test_good_values_pass():

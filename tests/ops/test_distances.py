@@ -3,15 +3,8 @@
 import numpy as np
 import torch
 
-from mmkd_ext.ops.distances import (
-    inner_products,
-    pairwise,
-    position_gradient,
-    settled_unit_rows,
-    squared_distances,
-    unit_features,
-    unit_rows,
-)
+from mmkd_ext.ops.arguments import settled_unit_rows, unit_features, unit_rows
+from mmkd_ext.ops.geometry import inner_products, pairwise, position_gradient, squared_distances
 
 
 def direct(x_ND):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mmkd_ext.functional import correlation_congruence, rkd_angle, rkd_distance
-from mmkd_ext.ops import distances
-from mmkd_ext.ops.precision import full_precision, once, products_are_exact, sharing
+from mmkd_ext.ops import geometry as distances
+from mmkd_ext.ops.arguments import full_precision, once, products_are_exact, sharing
 
 
 class Counter:

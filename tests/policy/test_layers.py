@@ -17,7 +17,7 @@ INTERNAL = {
     'version': set(),
     'environment': set(),
     'deprecation': set(),
-    'checkpoint': set(),
+    'checkpoint': {'io'},
     'pictures': set(),
     'registry': {'environment'},
     'io': set(),

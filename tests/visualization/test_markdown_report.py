@@ -183,8 +183,7 @@ def test_empty_clusters_have_no_row():
 
 def test_curves_are_named_for_people_and_a_lone_term_is_not_drawn_twice():
     history = CurveHistory()
-    history.observe({'loss': 2.0, 'loss_cluster': 2.0})
-    history.add_losses(1.0)
+    history.add_losses(1.0, {'loss': 2.0, 'loss_cluster': 2.0})
     history.add_metrics(1.0, {'test/v2_novel': 50.0, 'train/novel_acc': 60.0})
     upper, lower = history_figure(history, 'Run').axes
     assert [line.get_label() for line in upper.lines] == ['loss_cluster']
@@ -193,8 +192,7 @@ def test_curves_are_named_for_people_and_a_lone_term_is_not_drawn_twice():
 
 def test_sum_of_several_terms_is_drawn():
     history = CurveHistory()
-    history.observe({'loss': 3.0, 'loss_cluster': 2.0, 'loss_crkd': 1.0})
-    history.add_losses(1.0)
+    history.add_losses(1.0, {'loss': 3.0, 'loss_cluster': 2.0, 'loss_crkd': 1.0})
     assert [line.get_label() for line in history_figure(history, '').axes[0].lines] == [
         'loss',
         'loss_cluster',

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from mmkd_ext.ops.distances import unit_features
+from mmkd_ext.ops.arguments import unit_features
 from mmkd_ext.visualization.figures import style
 
 _PCA_DIMS = 50

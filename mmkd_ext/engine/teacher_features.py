@@ -1,23 +1,146 @@
-"""What tells whether stored features of a teacher are those of this run: the samples, and how they are looked at."""
+"""The teacher's features of a data set: of all samples at once, or stored from step to step and known again."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.dist import gather, get_comm_device, get_dist_info
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from mmkd_ext.distill import CachedTeacher, FeatureStore, FrozenTeacher, fingerprint, model_fingerprint
+from mmkd_ext.distill.features import FeatureSource, call_of
 from mmkd_ext.engine.runner import student_of
+from mmkd_ext.ops.maps import pool_map
 
 __all__ = [
     'DETERMINISTIC_TRANSFORMS',
     'build_cached_teacher',
     'dataset_fingerprint',
+    'features_of_dataset',
     'sample_digests',
+    'test_pipeline',
     'view_fingerprint',
+    'with_pipeline',
 ]
+
+_EXCHANGED_ROWS = 16384
+"""Rows per process that are exchanged at once, over a GPU where the backend is nccl: its memory is the student's."""
+
+
+def test_pipeline(cfg: Config, caller: str) -> list[Mapping[str, Any]]:
+    """Return the pipeline of the validation data, or else of the test data, from the config of a training.
+
+    Args:
+        cfg: The config.
+        caller: Who asks, for messages.
+
+    Raises:
+        ValueError: If the config has none.
+    """
+    for name in ('val_dataloader', 'test_dataloader'):
+        dataset = (cfg.get(name) or {}).get('dataset')
+        while isinstance(dataset, Mapping):
+            if 'pipeline' in dataset:
+                return dataset['pipeline']
+            dataset = dataset.get('dataset') or next(iter(dataset.get('datasets', ())), None)
+    raise ValueError(
+        f"{caller}: expected a pipeline in the config's val_dataloader or test_dataloader but found none; add one "
+        'with the transforms of evaluation'
+    )
+
+
+def with_pipeline(dataset: Any, pipeline: Compose, caller: str) -> Any:
+    """Return a view of a data set, and of all that it wraps, whose samples pass another pipeline; the data is shared.
+
+    Args:
+        dataset: The data set.
+        pipeline: Its view's.
+        caller: Who asks, for messages.
+
+    Raises:
+        TypeError: If there is no pipeline to replace.
+    """
+    view = object.__new__(type(dataset))  # copy.copy() asks mmengine's cut for attributes before it has any
+    vars(view).update(vars(dataset))
+    for name in ('dataset', '_dataset'):  # mmengine's wrappers, and its cut for num_batch_per_epoch
+        if name in vars(dataset):
+            setattr(view, name, with_pipeline(vars(dataset)[name], pipeline, caller))
+            return view
+    if 'datasets' in vars(dataset):
+        view.datasets = [with_pipeline(part, pipeline, caller) for part in dataset.datasets]
+    elif 'pipeline' in vars(dataset):
+        view.pipeline = pipeline
+    else:
+        raise TypeError(
+            f'{caller}: expected a data set with a pipeline, or a wrapper of one, but got {type(dataset).__name__}; '
+            'give it a list of transforms as "pipeline", as those of mmengine have'
+        )
+    return view
+
+
+def features_of_dataset(
+    teacher: FeatureSource, tap: str, student: BaseModel, dataset: Any, loader: DataLoader, batch_size: int
+) -> torch.Tensor | None:
+    """Return the tapped features of all samples in the main process, None in the others.
+
+    Process r computes samples r, r + W, r + 2 W, ... and no other: none is computed twice, whatever N.
+
+    Args:
+        teacher: Has the tap.
+        tap: Name of the feature, (B, D) or a map (B, D, H, W), which is averaged over its positions.
+        student: Its data preprocessor makes the inputs, without training's augmentation.
+        dataset: Gives samples as the test-time pipeline makes them.
+        loader: How many workers read it, and how samples become a batch.
+        batch_size: Samples in one forward of the teacher.
+
+    Returns:
+        (N, D) float32 on the CPU, in the order of the data set.
+
+    Raises:
+        RuntimeError: If the tap does not fire once.
+        ValueError: If the feature is neither rows nor a map.
+    """
+    rank, world_size = get_dist_info()
+    share: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=range(rank, len(dataset), world_size),
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+    )
+    parts = [_vectors(teacher, tap, student, batch) for batch in share]
+    own = torch.cat(parts)
+    num_rows = -(-len(dataset) // world_size)
+    features = _interleave(torch.nn.functional.pad(own, (0, 0, 0, num_rows - len(own))))
+    return None if features is None else features[: len(dataset)]
+
+
+def _interleave(share: torch.Tensor) -> torch.Tensor | None:
+    """Return row 0 of each process, then row 1 of each, in the main process; shares are of one size."""
+    rows = []
+    for part in share.split(_EXCHANGED_ROWS):
+        shares = gather(part.to(get_comm_device()))
+        if shares:
+            rows.append(torch.stack(shares, dim=1).flatten(0, 1).cpu())
+    return torch.cat(rows) if rows else None
+
+
+def _vectors(teacher: FeatureSource, tap: str, student: BaseModel, batch: Any) -> torch.Tensor:
+    data = student.data_preprocessor(batch, False)
+    feature = teacher.features(**call_of(data, mode='tensor'))[tap]
+    return pool_map(feature.float()).cpu()
+
+
+# --------------------------------------------------------------------------------------------------
+# What tells whether stored features of a teacher are those of this run: the samples, and how they are looked at.
 
 _NOT_OF_THE_VIEW = {'_device', 'batch_augments', 'caller'}
 
