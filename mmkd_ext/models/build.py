@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,10 +135,12 @@ def shown_config(path: str | Path) -> str:
 
 
 def _find_own(path: str, given: str) -> Path:
-    """A config of this package by its path below ``configs`` or by its name alone."""
+    """A config of this package by its path below ``configs`` or by its name alone, of today or of version 0.1."""
     wanted = path.removeprefix('configs/').removesuffix('.py') + '.py'
     own = {str(file.relative_to(SHIPPED)): file for file in sorted(SHIPPED.glob('*/**/*.py'))}
-    names = {file.name: file for file in own.values() if '_base_' not in file.parts}
+    renamed = json.loads((SHIPPED / 'renamed.json').read_text())
+    own.update({old: own[new] for old, new in renamed.items()})
+    names = {Path(name).name: file for name, file in own.items() if '_base_' not in file.parts}
     found = own.get(wanted) or names.get(wanted)
     if found is None:
         close = difflib.get_close_matches(Path(wanted).name, names, n=3, cutoff=0.5)

@@ -7,6 +7,8 @@ import runpy
 from pathlib import Path
 from types import SimpleNamespace
 
+from mmkd_ext.models.build import find_config
+
 ROOT = Path(__file__).parents[2]
 TABLES = SimpleNamespace(**runpy.run_path(str(ROOT / '.ci/readme_tables.py')))
 CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
@@ -68,4 +70,5 @@ def test_a_renamed_config_is_found_under_its_new_name():
     renamed = json.loads((ROOT / 'configs/renamed.json').read_text())
     for old, new in renamed.items():
         assert not (ROOT / 'configs' / old).exists(), old
-        assert (ROOT / 'configs' / new).is_file(), new
+        assert find_config(old).resolve() == (ROOT / 'configs' / new).resolve(), new
+        assert find_config(Path(old).stem).resolve() == (ROOT / 'configs' / new).resolve(), new
