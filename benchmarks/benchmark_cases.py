@@ -127,8 +127,8 @@ def _cluster_scores(side: int, generator: torch.Generator, _: torch.device, rows
         counted = scores.Contingency(true, pred)
         counted.accuracy(), counted.normalized_mutual_info(), counted.adjusted_rand_index()
 
-    scores = (published_discovery.cluster_scores, ours)[side]
-    return lambda: [scores(true, pred) for pred in heads]
+    score = (published_discovery.cluster_scores, ours)[side]
+    return lambda: [score(true, pred) for pred in heads]
 
 
 def _recall(side: int, generator: torch.Generator, device: torch.device, rows: int, classes: int) -> Call:

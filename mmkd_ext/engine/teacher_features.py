@@ -120,7 +120,7 @@ def features_of_dataset(
     own = torch.cat(parts)
     num_rows = -(-len(dataset) // world_size)
     features = _interleave(torch.nn.functional.pad(own, (0, 0, 0, num_rows - len(own))))
-    return None if features is None else features[: len(dataset)]
+    return None if rank or features is None else features[: len(dataset)]
 
 
 def _interleave(share: torch.Tensor) -> torch.Tensor | None:

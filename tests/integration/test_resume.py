@@ -106,7 +106,7 @@ def _announce(owner, name, place, number):
 @pytest.fixture(scope='module')
 def configs(tmp_path_factory):
     """The recipe's files, by number of workers, and a trained first stage."""
-    for module in ('mmpretrain.models', 'sklearn.datasets', 'mmkd_ext.hooks', 'mmkd_ext.losses', 'train'):
+    for module in ('mmpretrain.models', 'sklearn.datasets', 'mmkd_ext.hooks', 'mmkd_ext.losses', 'mmkd_ext.cli.train'):
         importlib.import_module(module)  # forked processes find it loaded
     folder = tmp_path_factory.mktemp('configs')
     (folder / 'stage.py').write_text(STAGE.format(root=ROOT))
