@@ -85,7 +85,8 @@ def _announce(owner, name, place):
 
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory):
-    for module in ('mmpretrain.models', 'sklearn.manifold', 'mmkd_ext.hooks', 'mmkd_ext.losses', 'mmkd_ext.cli.discover'):
+    ours = ('mmkd_ext.hooks', 'mmkd_ext.losses', 'mmkd_ext.cli.discover')
+    for module in ('mmpretrain.models', 'sklearn.manifold', *ours):
         importlib.import_module(module)  # forked processes find it loaded
     root, generator = tmp_path_factory.mktemp('photos'), np.random.default_rng(0)
     for index in range(40):
