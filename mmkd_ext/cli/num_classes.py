@@ -11,18 +11,19 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.image import imsave
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process
+from mmengine.dist import broadcast_object_list, init_dist, is_distributed
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmkd_ext.cli import CONFIG_HELP, command, config_argument, prepare
-from mmkd_ext.clustering.num_classes import CurvePoint, estimate_num_classes
+from mmkd_ext.clustering.num_classes import CurvePoint, NumClasses, estimate_num_classes
 from mmkd_ext.distill import FrozenTeacher
 from mmkd_ext.engine.teacher_features import features_of_dataset, test_pipeline, with_pipeline
 from mmkd_ext.models.build import build_model_from_config, dicts_in, load_weights, read_config
@@ -129,15 +130,19 @@ def read_num_novel(folder: str | Path) -> int | None:
 def _estimate(cfg: Config, progress: Callable[[CurvePoint], None]) -> int | None:
     """Estimate and write; None in all processes but the main one."""
     features, labels = training_features(cfg.num_classes_from.config, cfg.num_classes_from.checkpoint)
-    if not is_main_process():
+    if features is None:
         return None
     print(f'\n=== Number of classes, from {cfg.num_classes_from.checkpoint} ===\n', flush=True)
-    found = estimate_num_classes(features, labels, progress=progress)
-    folder = Path(cfg.work_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE).write_text(json.dumps(found.to_dict(), indent=1))
+    found = _estimate_into(Path(cfg.work_dir), features, labels, progress=progress)
     print(f'\n{found.num_known} known and {found.num_novel} novel classes\n', flush=True)
     return found.num_novel
+
+
+def _estimate_into(folder: Path, features: np.ndarray, labels: np.ndarray, **settings: Any) -> NumClasses:
+    found = estimate_num_classes(features, labels, **settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FILE).write_text(json.dumps(found.to_dict(), indent=1))
+    return found
 
 
 # --------------------------------------------------------------------------------------------------
@@ -172,17 +177,10 @@ def num_classes(arguments: Sequence[str] | None = None) -> None:
     args = parse_args(arguments)
     prepare(read_config(args.config), 'none')
     features, labels = training_features(args.config, args.checkpoint, args.tap)
-    found = estimate_num_classes(
-        features,
-        labels,
-        max_classes=args.max_classes,
-        max_samples=args.max_samples,
-        seed=args.seed,
-        progress=print_point,
-    )
+    assert features is not None  # in the only process
     out = Path(args.out or Path(args.checkpoint).parent)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / FILE).write_text(json.dumps(found.to_dict(), indent=1))
+    settings = {name: getattr(args, name) for name in ('max_classes', 'max_samples', 'seed')}
+    found = _estimate_into(out, features, labels, progress=print_point, **settings)
     imsave(out / 'num_classes.png', style.to_array(num_classes_figure(found)), dpi=style.DPI)
     by_accuracy = 'no opinion (fewer than two known classes)' if found.by_accuracy is None else found.by_accuracy
     print(

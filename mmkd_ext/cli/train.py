@@ -67,8 +67,8 @@ def replace_everywhere(node: Any, old: str, new: str) -> Any:
 
 def seeded_path(path: str, seed: int) -> str:
     """``work_dirs/x/epoch_40.pth`` -> ``work_dirs/x-seed3/epoch_40.pth``."""
-    path = Path(path)
-    return str(path.parent.with_name(f'{path.parent.name}-seed{seed}') / path.name)
+    folder, name = Path(path).parent, Path(path).name
+    return str(folder.with_name(f'{folder.name}-seed{seed}') / name)
 
 
 def set_seed(cfg: Config, seed: int) -> Config:

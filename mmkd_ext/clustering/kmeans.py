@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import DTypeLike
 from scipy import sparse
 
 from mmkd_ext.ops.arguments import unit_features
@@ -166,7 +167,7 @@ def _nearest(features_ND: np.ndarray, square_N: np.ndarray, centre_KD: np.ndarra
     return ids_N, np.maximum(nearest_N + square_N, 0)
 
 
-def _squared_lengths(features_ND: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def _squared_lengths(features_ND: np.ndarray, dtype: DTypeLike) -> np.ndarray:
     parts = (features_ND[rows].astype(dtype, copy=False) for rows in _tiles(features_ND, 1))
     return np.concatenate([np.einsum('md,md->m', x_MD, x_MD) for x_MD in parts])
 

@@ -83,8 +83,9 @@ class NumClasses:
     def from_dict(cls, content: Mapping[str, Any]) -> 'NumClasses':
         """Return what :meth:`to_dict` was made from."""
         values = {name: value for name, value in content.items() if name != 'num_novel'}
+        nan: Any = np.nan
         curve = (
-            CurvePoint(**{name: np.nan if value is None else value for name, value in point.items()})
+            CurvePoint(**{name: nan if value is None else value for name, value in point.items()})
             for point in content['curve']
         )
         return cls(**{**values, 'admissible': tuple(content['admissible']), 'curve': tuple(curve)})

@@ -51,7 +51,8 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     check_pair(caller, student, teacher)
     if len(student) == 0:
         return student[:0].sum()
-    size = tuple(map(min, student.shape[2:], teacher.shape[2:]))
+    height, width = map(min, student.shape[2:], teacher.shape[2:])
+    size = height, width
     return (_attention(student, size) - _attention(teacher.detach(), size)).square().mean()
 
 

@@ -91,9 +91,9 @@ def correlation_congruence(
         gap_RN = _mean_differences(student_ND, rows) - _mean_differences(teacher_ND, rows)
         return gap_RN.square().sum() / len(student) ** 2
     with torch.no_grad():
-        width = _median_gamma(teacher_ND) if gamma == 'median' else gamma
-        kernels = [_kernel(x_ND, kernel, width, order, rows) for x_ND in (student_ND, teacher_ND)]
-    return _loss(caller, student_ND, *kernels, rows)
+        width = _median_gamma(teacher_ND) if isinstance(gamma, str) else gamma
+        ours, theirs = (_kernel(x_ND, kernel, width, order, rows) for x_ND in (student_ND, teacher_ND))
+    return _loss(caller, student_ND, ours, theirs, rows)
 
 
 def check_correlation_settings(caller: str, kernel: str, gamma: float | str, order: int | None) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from mmkd_ext.ops.arguments import (
     check_choice,
@@ -72,7 +71,7 @@ def _distance_slope(huber_RN: Tensor, distance_RN: Tensor, through_mean: Tensor,
     :math:`d \psi / d d^2` = (1 - [psi's share through the mean]) / (2 d mu); coinciding points have no slope. A
     sample's pairs are all in its row, in both orders: so these rows have the gradient in their own samples complete.
     """
-    inverse_RN = functional.threshold_(distance_RN, 0.0, math.inf).reciprocal_()
+    inverse_RN = torch.threshold_(distance_RN, 0.0, math.inf).reciprocal_()
     return huber_RN.sub_(through_mean).mul_(inverse_RN.mul_(inverse_mean))
 
 
@@ -285,7 +284,7 @@ def _closed_form(
     loss, slope_RN = _SUMS[kind](student, teacher, delta, with_gradient, rows)
     # The memory of what the sums have read is enough for what follows.
     del teacher
-    student = student._replace(square_RN=None)
+    student = student._replace(square_RN=torch.empty(0))
     gradient_ND = student_ND.new_empty(0) if slope_RN is None else position_gradient(student, slope_RN)
     return loss.to(torch.promote_types(student_ND.dtype, teacher_ND.dtype)), gradient_ND.to(student_ND.dtype)
 

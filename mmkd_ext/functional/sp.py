@@ -99,7 +99,8 @@ class _Similarity(NamedTuple):
 
 
 def _similarity(x_ND: Tensor, rows: slice | None) -> _Similarity:
-    rows, unit = rows or slice(0, len(x_ND)), 1.0
+    rows = rows or slice(0, len(x_ND))
+    unit: Tensor | float = 1.0
     # On other devices the host would have to wait for the answer whether features need a unit.
     can_look = x_ND.device.type == 'cpu' and not torch.compiler.is_compiling()
     gram = gram_rows(x_ND, rows) if can_look else None

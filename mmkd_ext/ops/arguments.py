@@ -272,7 +272,7 @@ def products_are_exact() -> bool:
         return False
 
 
-def _upcast(value: object) -> object:
+def _upcast(value: Any) -> Any:
     is_half = isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
     return once(Tensor.float, value) if is_half else value
 

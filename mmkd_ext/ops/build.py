@@ -20,7 +20,11 @@ __all__ = ['build_library']
 _COMMON = ['-std=c99', '-O3', '-fPIC', '-shared', '-fopenmp-simd', '-ffp-contract=fast', '-fno-math-errno']
 _COMMON += ['-fno-trapping-math']  # a lane that is not taken may divide by zero
 # What makes best use of the processor comes first; not every compiler takes it.
-_TARGETS = (['-march=native', '-mprefer-vector-width=512', '-fschedule-insns'], ['-march=native'], [])
+_TARGETS: tuple[list[str], ...] = (
+    ['-march=native', '-mprefer-vector-width=512', '-fschedule-insns'],
+    ['-march=native'],
+    [],
+)
 _SECONDS = 120
 
 

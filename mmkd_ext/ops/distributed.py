@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
-from torch.autograd.function import FunctionCtx
 
 __all__ = ['gather_with_grad', 'joint_count', 'log_share', 'num_processes', 'own_rows', 'sum_with_grad']
 
@@ -138,7 +137,7 @@ class _Gather(torch.autograd.Function):
     """``all_gather`` with the backward that it lacks: sum over processes, then cut out the own share."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, sizes: list[int]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, sizes: list[int]) -> Tensor:
         ctx.sizes = sizes
         # The backend moves equal sizes only: fill up to the largest share, and cut what came.
         padded = x.new_zeros(max(sizes), *x.shape[1:])
@@ -156,7 +155,7 @@ class _Sum(torch.autograd.Function):
     """``all_reduce`` with the backward that it lacks, which is another one."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         return _all_reduce(x)
 
     @staticmethod

@@ -138,8 +138,8 @@ class Points(NamedTuple):
     """A batch as points in space: features = centre + unit * x.
 
     Attributes:
-        x_ND: Centred coordinates; None for a teacher, whose gradient nobody asks for.
-        square_RN: Squared distances; exactly 0 on the diagonal and for points that coincide, else positive. None when
+        x_ND: Centred coordinates; empty for a teacher, whose gradient nobody asks for.
+        square_RN: Squared distances; exactly 0 on the diagonal and for points that coincide, else positive. Empty when
             they are no longer needed.
         unit: Power of two, a scalar tensor.
         rows: Which points the first axis of ``square_RN`` means.
@@ -147,8 +147,8 @@ class Points(NamedTuple):
         is_resolved: Whether the dtype of the measurement knows all these distances. :func:`pairwise` returns no others.
     """
 
-    x_ND: Tensor | None
-    square_RN: Tensor | None
+    x_ND: Tensor
+    square_RN: Tensor
     unit: Tensor
     rows: slice
     dtype: torch.dtype
@@ -176,9 +176,9 @@ def pairwise(student: Tensor, teacher: Tensor, rows: slice | None = None) -> tup
         if points.is_resolved:
             other = once(_measure, teacher.detach(), torch.float32, bounds)
             if other.is_resolved:
-                return points, other._replace(x_ND=None)
+                return points, other._replace(x_ND=torch.empty(0))
     points, other = (once(_measure, x.detach(), torch.float64, bounds) for x in (student, teacher))
-    return points, other._replace(x_ND=None)
+    return points, other._replace(x_ND=torch.empty(0))
 
 
 def row_parts(x_RN: Tensor) -> list[slice]:
@@ -217,7 +217,7 @@ def _measure(x_ND: Tensor, dtype: torch.dtype, bounds: tuple[int, int] | None) -
     given = x_ND.dtype
     x_ND, unit = _centred(x_ND.to(dtype))
     gram_RN, norm_N = gram_rows(x_ND, rows)
-    unresolved = Points(None, None, unit, rows, given, is_resolved=False)
+    unresolved = Points(torch.empty(0), torch.empty(0), unit, rows, given, is_resolved=False)
     if dtype == torch.float32 and not _UNSCALED[0] < norm_N.amax() < _UNSCALED[1]:
         return unresolved
     for part in row_parts(gram_RN):
@@ -414,7 +414,7 @@ def angle_sum_c(
 
 
 @functools.cache
-def _load(dtype: torch.dtype) -> ctypes._CFuncPtr:
+def _load(dtype: torch.dtype) -> Callable[..., float]:
     kernel = ctypes.CDLL(str(build_library(_SOURCE, [f'REAL={_REALS[dtype][0]}']))).angle_sum
     kernel.restype = ctypes.c_double
     return kernel
@@ -483,8 +483,8 @@ def angle_sum_by(path: str, exact: bool) -> AngleSum:
 def _works(path: str, dtype: torch.dtype) -> bool:
     try:
         error = _difference(path, dtype)
-    except Exception as error:  # whatever a compiler, a driver or an import has to say
-        logger.warning('rkd_angle runs in plain torch, many times slower than its kernel in %s: %s', path, error)
+    except Exception as reason:  # whatever a compiler, a driver or an import has to say
+        logger.warning('rkd_angle runs in plain torch, many times slower than its kernel in %s: %s', path, reason)
         return False
     if not error <= _TOLERANCE[dtype]:
         logger.warning('rkd_angle runs in plain torch, as its kernel in %s differs from it by %.0e', path, error)
@@ -497,10 +497,13 @@ def _difference(path: str, dtype: torch.dtype) -> float:
     x_ND = torch.randn(2, 37, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x_ND[0, 1] = x_ND[0, 0]
     device = {'c': 'cpu', 'triton': 'cuda'}[path]
-    squares = [(x - x[:, None]).square().sum(dim=-1).to(device, dtype) for x in x_ND]
+    student_NN, teacher_NN = ((x - x[:, None]).square().sum(dim=-1).to(device, dtype) for x in x_ND)
     (loss, slope_NN), (expected, expected_NN) = (
-        angle_sum(*squares, 0.5, True, slice(2, 37)) for angle_sum in (angle_sum_by(path, True), angle_sum_torch)
+        angle_sum(student_NN, teacher_NN, 0.5, True, slice(2, 37))
+        for angle_sum in (angle_sum_by(path, True), angle_sum_torch)
     )
+    assert slope_NN is not None
+    assert expected_NN is not None
     # One of each pair's two places may hold the sum of both.
     gap_NN = slope_NN + slope_NN.T - expected_NN - expected_NN.T
     # A NaN in one is a NaN in the maximum.

@@ -105,7 +105,8 @@ def _on_one_grid(caller: str, student: Tensor, teacher: Tensor, **number: int) -
             f'{caller}: expected maps of the same images and {name} >= 1 but got {tuple(student.shape)}, '
             f'{tuple(teacher.shape)} and {value}; feed both networks the same images'
         )
-    size = tuple(min(sizes) for sizes in zip(student.shape[2:], teacher.shape[2:], strict=True))
+    height, width = map(min, student.shape[2:], teacher.shape[2:])
+    size = height, width
     student, teacher = (x if x.shape[2:] == size else adaptive_avg_pool2d(x, size) for x in (student, teacher))
     return student, teacher
 

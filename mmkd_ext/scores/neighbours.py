@@ -85,8 +85,8 @@ def neighbour_blocks(queries: Tensor, gallery: Tensor | None = None, k: int = 1)
         ValueError: If shapes do not fit, ``k`` is below 1, or a value is NaN or infinite.
     """
     is_own = gallery is None
-    _check(queries, queries if is_own else gallery, k)
-    number = min(k, len(queries) - 1 if is_own else len(gallery))
+    _check(queries, queries if gallery is None else gallery, k)
+    number = min(k, len(queries) - 1 if gallery is None else len(gallery))
     if not len(queries) or number < 1:
         return
     points, items = prepare(queries, gallery)
@@ -262,8 +262,8 @@ class _Block:
         for row_S in one_U.split(max(1, _SCORES // len(self.gallery))):
             score_SG = self.queries.scores(row_S + self.rows.start, self.gallery, slice(None))
             # Up to here a query is its own neighbour, too.
-            pairs = (score_SG >= cut_B1[row_S]).nonzero(as_tuple=True)
-            found_UK.append(self._sorted(*pairs, row_S + self.rows.start, self.best_BK.shape[1] + is_own))
+            row_P, item_P = (score_SG >= cut_B1[row_S]).nonzero(as_tuple=True)
+            found_UK.append(self._sorted(row_P, item_P, row_S + self.rows.start, self.best_BK.shape[1] + is_own))
         index_RK = torch.cat(found_UK)[of_R]
         if not is_own:
             return index_RK

@@ -154,7 +154,7 @@ def _check(
     if (gallery is None) != (gallery_labels is None):
         raise ValueError('retrieval: expected both gallery and gallery_labels, or none, but got one; add the other')
     for name, x, y in (('queries', embeddings, labels), ('gallery', gallery, gallery_labels)):
-        if x is not None and (len(x) == 0 or y.shape != (len(x),)):
+        if x is not None and y is not None and (len(x) == 0 or y.shape != (len(x),)):
             raise ValueError(
                 f'retrieval: expected {name} with one label each, at least one, but got embeddings of shape '
                 f'{tuple(x.shape)} and labels of shape {tuple(y.shape)}; check the data set'

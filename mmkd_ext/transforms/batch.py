@@ -67,8 +67,8 @@ class BatchTransform:
         rows = upload(chosen, images_BCHW.device)
         return images_BCHW.index_copy(0, rows, self.transform(images_BCHW[rows], draws.select(chosen)))
 
-    def transform(self, images_BCHW: Tensor, draws: BatchDraws) -> Tensor:
-        """Change all images; arguments as in ``__call__``."""
+    def transform(self, images_BCHW: Tensor, draws: BatchDraws) -> Any:
+        """Change all images, or make a list of views of them; arguments as in ``__call__``."""
         raise NotImplementedError(f'{type(self).__name__}: expected its own transform(); define it')
 
 

@@ -81,7 +81,7 @@ def random_resized_crop_boxes(
     left_BA = np.floor(uniform_BA4[..., 3] * (width - width_BA + 1)).astype(np.int64)
     boxes_BA4 = np.stack([top_BA, left_BA, height_BA, width_BA], axis=-1)
     boxes_B4 = boxes_BA4[np.arange(len(boxes_BA4)), fits_BA.argmax(axis=1)]
-    return np.where(fits_BA.any(axis=1)[:, None], boxes_B4, _central_box(height, width, ratio))
+    return np.where(fits_BA.any(axis=1, keepdims=True), boxes_B4, _central_box(height, width, ratio))
 
 
 @full_precision
@@ -196,13 +196,14 @@ class BatchRandomResizedCrop(BatchTransform):
                     'give two numbers in order'
                 )
         self.size = size
-        self.scale = tuple(scale)
-        self.ratio = tuple(ratio)
+        self.scale = scale[0], scale[1]
+        self.ratio = ratio[0], ratio[1]
 
     def transform(self, images_BCHW: Tensor, draws: BatchDraws) -> Tensor:
         """Crop and resize; see the base class."""
+        height, width = images_BCHW.shape[2:]
         uniform_BA4 = draws.uniform(ATTEMPTS * 4).reshape(len(draws), ATTEMPTS, 4)
-        boxes_B4 = random_resized_crop_boxes(uniform_BA4, *images_BCHW.shape[2:], self.scale, self.ratio)
+        boxes_B4 = random_resized_crop_boxes(uniform_BA4, height, width, self.scale, self.ratio)
         return crop_resize(images_BCHW, upload(boxes_B4, images_BCHW.device), self.size)
 
 

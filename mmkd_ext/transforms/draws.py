@@ -5,7 +5,7 @@ Shape suffixes: B images, N numbers per image.
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,9 +93,9 @@ def sample_draws(data_samples: Sequence[Any] | None, num_images: int) -> BatchDr
     return BatchDraws(counter_keys(seed, iteration, np.array(indices, dtype=np.int64), _repetitions(indices)))
 
 
-def _repetitions(indices: Sequence[int]) -> np.ndarray:
+def _repetitions(indices: Sequence[Hashable]) -> np.ndarray:
     """How often each index came before, (B,) int64."""
-    seen: Counter[int] = Counter()
+    seen: Counter[Hashable] = Counter()
     repetitions = []
     for index in indices:
         repetitions.append(seen[index])
