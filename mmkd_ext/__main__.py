@@ -10,8 +10,6 @@ from collections.abc import Sequence
 
 from mmkd_ext.version import __version__
 
-__all__ = ['COMMANDS', 'main']
-
 COMMANDS = {
     'train': ('mmkd_ext.cli.train:train', 'train a config, with the stages that it builds on where asked'),
     'test': ('mmkd_ext.cli.train:evaluate', 'evaluate a checkpoint'),

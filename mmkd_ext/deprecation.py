@@ -10,8 +10,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ['moved']
-
 
 def moved(package: str, places: Mapping[str, tuple[str, ...]]) -> Callable[[str], Any]:
     """Make the ``__getattr__`` of a package from which names have moved.

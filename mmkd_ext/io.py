@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ['PARTIAL', 'read_scalars', 'replacing', 'sha256', 'table', 'write_bytes', 'write_text']
-
 PARTIAL = '.partial'
 """Ending of files that are being written, or were when the process was killed."""
 

@@ -12,8 +12,6 @@ from mmkd_ext.datasets.folder_images import find_images
 from mmkd_ext.discover import DiscoveryInferencer, Options, Steps
 from mmkd_ext.visualization import DiscoveryResult, write_assignments_csv
 
-__all__ = ['discover', 'infer']
-
 _DISCOVER = """Discover what classes there are in a folder of images, given labelled images of some.
 
     mmkd discover photos/known photos/all --out what_is_in_photos

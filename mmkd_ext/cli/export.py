@@ -12,8 +12,6 @@ from mmkd_ext.cli import command
 from mmkd_ext.discover import DiscoveryInferencer, export_backbone, export_onnx, find_model
 from mmkd_ext.models.convert import convert_dino_vit, convert_official_crkd
 
-__all__ = ['convert', 'export']
-
 _EXPORT = """Export the model of a discovery: as ONNX, and its backbone as a checkpoint of mmpretrain.
 
     mmkd export what_is_in_photos --onnx photos.onnx --backbone backbone.pth

@@ -31,8 +31,6 @@ from mmkd_ext.samplers.planned import labels_of
 from mmkd_ext.visualization import num_classes_figure
 from mmkd_ext.visualization.figures import style
 
-__all__ = ['fill_num_classes', 'num_classes', 'read_num_novel', 'resolve_num_classes', 'training_features']
-
 FILE = 'num_classes.json'
 
 

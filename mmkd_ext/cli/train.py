@@ -19,8 +19,6 @@ from mmkd_ext.cli import CONFIG_HELP, command, config_argument, prepare
 from mmkd_ext.cli.num_classes import fill_num_classes, resolve_num_classes
 from mmkd_ext.models.build import dicts_in, find_config, is_published, read_config, shown_config
 
-__all__ = ['evaluate', 'find_stages', 'is_trained', 'run', 'set_seed', 'train']
-
 _LAUNCHERS = ['none', 'pytorch', 'slurm', 'mpi']
 
 # --------------------------------------------------------------------------------------------------

@@ -17,8 +17,6 @@ from scipy import sparse
 
 from mmkd_ext.ops.arguments import unit_features
 
-__all__ = ['Clustering', 'constrained_lloyd', 'nearest_centre', 'semi_supervised_kmeans', 'superclasses']
-
 _TILE_VALUES = 2**22
 """Distances, or coordinates, held at a time: 32 MiB in float64."""
 

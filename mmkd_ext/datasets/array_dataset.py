@@ -9,8 +9,6 @@ from mmengine.dataset import BaseDataset
 from mmkd_ext.ops.arguments import check_choice
 from mmkd_ext.registry import DATASETS
 
-__all__ = ['ArrayDataset', 'Digits', 'LabelledDataset', 'names_in']
-
 
 class LabelledDataset(BaseDataset):
     """A data set of mmengine that tells labels without loading images."""

@@ -11,8 +11,6 @@ from mmkd_ext.datasets.array_dataset import LabelledDataset, names_in
 from mmkd_ext.ops.arguments import check_choice
 from mmkd_ext.registry import DATASETS
 
-__all__ = ['CUB200', 'Cars196', 'ImageClasses', 'StanfordOnlineProducts']
-
 
 class ImageClasses(LabelledDataset):
     """Images on disk, in a split by classes: no class of ``'train'`` has an image in ``'test'``.

@@ -12,8 +12,6 @@ from torch.utils.data import Dataset, get_worker_info
 from mmkd_ext.registry import DATASETS, FUNCTIONS
 from mmkd_ext.transforms.batch import upload
 
-__all__ = ['InMemoryDataset', 'collate_batch']
-
 _NUM_CHECKED = 16
 
 

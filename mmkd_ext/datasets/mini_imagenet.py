@@ -12,8 +12,6 @@ from mmkd_ext.datasets.array_dataset import LabelledDataset, names_in
 from mmkd_ext.ops.arguments import check_choice
 from mmkd_ext.registry import DATASETS
 
-__all__ = ['MiniImageNet']
-
 NUM_CLASSES = {'train': 64, 'val': 16, 'test': 20}
 
 

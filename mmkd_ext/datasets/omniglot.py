@@ -22,8 +22,6 @@ from mmkd_ext.datasets.array_dataset import ArrayDataset, names_in
 from mmkd_ext.ops.arguments import check_choice
 from mmkd_ext.registry import DATASETS
 
-__all__ = ['ALPHABETS', 'NUM_DRAWINGS', 'SIDE', 'Character', 'Omniglot', 'read_characters']
-
 Character = tuple[str, str, int]
 """Part (``'background'`` or ``'evaluation'``), alphabet, and number of the character in it, from 1."""
 

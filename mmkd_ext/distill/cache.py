@@ -17,8 +17,6 @@ from torch import nn
 from mmkd_ext.distill.features import FrozenTeacher
 from mmkd_ext.io import sha256, write_text
 
-__all__ = ['CachedTeacher', 'FeatureStore', 'Layout', 'fingerprint', 'model_fingerprint']
-
 
 def fingerprint(value: Any) -> str:
     """Return the SHA-256 of a value, the same in every process and on every machine.

@@ -14,16 +14,6 @@ from mmkd_ext.ops.distributed import gather_with_grad, num_processes, sum_with_g
 from mmkd_ext.ops.maps import pool_map
 from mmkd_ext.scores.similarity import linear_cka
 
-__all__ = [
-    'AdaptiveChoice',
-    'CKAChoice',
-    'LayerChoice',
-    'NormalizedChoice',
-    'build_layer_choice',
-    'pair_factors',
-    'pair_weights',
-]
-
 _SMALLEST = 1e-30
 _LARGEST_RATIO = 1e4
 _MOST_AMPLIFIED = 100.0

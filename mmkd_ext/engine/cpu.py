@@ -14,8 +14,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmkd_ext.ops.distributed import num_processes, sum_with_grad
 from mmkd_ext.registry import OPTIM_WRAPPERS
 
-__all__ = ['BFloat16OptimWrapper', 'SyncBatchNorm', 'convert_sync_batch_norm']
-
 
 class SyncBatchNorm(_BatchNorm):
     """Batch norm whose training statistics are those of the batches of all processes together.

@@ -21,18 +21,6 @@ from torch.utils.data import DataLoader
 
 from mmkd_ext.io import sha256
 
-__all__ = [
-    'EndlessBatches',
-    'ResumableBatchSampler',
-    'SeededBatch',
-    'gather_local_states',
-    'get_random_state',
-    'restore_local_state',
-    'seed_cpu',
-    'set_random_state',
-]
-
-
 # --------------------------------------------------------------------------------------------------
 # Random states of Python, NumPy and torch, in containers that a weights-only checkpoint can hold.
 

@@ -11,8 +11,6 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmkd_ext.registry import MODELS
 
-__all__ = ['InitialState', 'averages_of', 'model_config', 'new_weights', 'progress', 'run_settings', 'student_of']
-
 
 class InitialState:
     """The states in which optimizers and schedulers of a runner were built.

@@ -19,17 +19,6 @@ from mmkd_ext.distill.features import FeatureSource, call_of
 from mmkd_ext.engine.runner import student_of
 from mmkd_ext.ops.maps import pool_map
 
-__all__ = [
-    'DETERMINISTIC_TRANSFORMS',
-    'build_cached_teacher',
-    'dataset_fingerprint',
-    'features_of_dataset',
-    'sample_digests',
-    'test_pipeline',
-    'view_fingerprint',
-    'with_pipeline',
-]
-
 _EXCHANGED_ROWS = 16384
 """Rows per process that are exchanged at once, over a GPU where the backend is nccl: its memory is the student's."""
 

@@ -13,8 +13,6 @@ from mmkd_ext.evaluation.retrieval_metric import EmbeddedSample, read_embedding
 from mmkd_ext.functional.prototypical import draw_episodes, nearest_prototype
 from mmkd_ext.registry import METRICS
 
-__all__ = ['FewShotMetric', 'mean_and_interval']
-
 _EPISODES_AT_ONCE = 50
 
 

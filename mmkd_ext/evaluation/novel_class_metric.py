@@ -18,8 +18,6 @@ from mmkd_ext.io import table
 from mmkd_ext.registry import METRICS
 from mmkd_ext.scores.cluster_accuracy import Contingency
 
-__all__ = ['NovelClassMetric', 'Prediction', 'best_head', 'metric_table', 'read_prediction']
-
 
 @dataclass(frozen=True, slots=True)
 class Prediction:

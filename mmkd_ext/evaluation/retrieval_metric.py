@@ -12,8 +12,6 @@ from mmkd_ext.ops.arguments import unit_rows
 from mmkd_ext.registry import METRICS
 from mmkd_ext.scores.retrieval import check_ks, retrieval_scores
 
-__all__ = ['EmbeddedSample', 'RetrievalMetric', 'read_embedding']
-
 _QUERY, _GALLERY = 'query', 'gallery'
 
 

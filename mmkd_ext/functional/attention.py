@@ -8,8 +8,6 @@ from torch.nn import functional
 
 from mmkd_ext.ops.arguments import check_dims, check_pair, full_precision, unit_rows
 
-__all__ = ['attention_transfer']
-
 _SMALLEST = 1e-6
 
 

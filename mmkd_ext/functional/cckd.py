@@ -13,8 +13,6 @@ from mmkd_ext.ops.arguments import check_choice, check_pair, check_positive, ful
 from mmkd_ext.ops.geometry import gram_rows, squared_distances
 from mmkd_ext.ops.gram import GramSlope, loss_of_gram
 
-__all__ = ['check_correlation_settings', 'correlation_congruence']
-
 
 @full_precision
 def correlation_congruence(

@@ -14,8 +14,6 @@ from torch.nn import functional
 from mmkd_ext.ops.arguments import check_choice, check_dims, check_positive, full_precision, refuse_second_derivative
 from mmkd_ext.ops.distributed import joint_count, log_share, sum_with_grad
 
-__all__ = ['ClassRelationSettings', 'class_relation_kd']
-
 # Logits at their temperature of which no largest need be subtracted before the exponential.
 _SMALL = 20.0
 

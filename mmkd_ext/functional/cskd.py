@@ -15,8 +15,6 @@ from torch import Tensor
 
 from mmkd_ext.ops.arguments import check_choice, check_pair, full_precision, unit_rows
 
-__all__ = ['centre_regulariser', 'inter_category', 'intra_category', 'match_channels']
-
 
 def match_channels(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     r"""Project the network with more channels onto as many random directions as the other has channels.

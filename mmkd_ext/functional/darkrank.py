@@ -9,8 +9,6 @@ from torch import Tensor
 from mmkd_ext.ops.arguments import check_pair, check_positive, full_precision, unit_rows
 from mmkd_ext.ops.geometry import squared_distances
 
-__all__ = ['check_rank_settings', 'hard_dark_rank']
-
 _SMALLEST = 1e-12
 
 

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from mmkd_ext.ops.arguments import check_dims, check_positive, full_precision, unit_rows
 
-__all__ = ['info_nce', 'supervised_contrastive']
-
 
 @full_precision
 def info_nce(embedding: Tensor, *, temperature: float = 1.0) -> Tensor:

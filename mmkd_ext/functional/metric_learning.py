@@ -21,18 +21,6 @@ from mmkd_ext.ops.arguments import check_choice, check_not_negative, full_precis
 from mmkd_ext.ops.geometry import squared_distances
 from mmkd_ext.ops.random import uniform_noise
 
-__all__ = [
-    'Mined',
-    'check_metric_settings',
-    'contrastive_loss',
-    'distance_weights',
-    'embedding_distances',
-    'mine_negatives',
-    'pair_masks',
-    'random_weights',
-    'triplet_loss',
-]
-
 # Of squared distances: rounding in float64 stays far below.
 _EQUAL = 1e-12
 _MININGS = ('all', 'random', 'hard', 'semi-hard', 'distance')

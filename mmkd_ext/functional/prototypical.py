@@ -14,8 +14,6 @@ from torch.nn import functional
 
 from mmkd_ext.ops.arguments import check_dims, full_precision
 
-__all__ = ['draw_episodes', 'nearest_prototype', 'prototypical_loss']
-
 
 @full_precision
 def prototypical_loss(embedding: Tensor, labels: Tensor, num_shots: int) -> Tensor:

@@ -25,8 +25,6 @@ from mmkd_ext.ops.arguments import (
 from mmkd_ext.ops.distributed import sum_with_grad
 from mmkd_ext.ops.geometry import Points, angle_path, angle_sum_by, pairwise, position_gradient, row_parts
 
-__all__ = ['angle_sum', 'check_rkd_settings', 'distance_sum', 'rkd_angle', 'rkd_distance']
-
 _TILE = 128
 
 

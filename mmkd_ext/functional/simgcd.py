@@ -9,8 +9,6 @@ from torch import Tensor
 
 from mmkd_ext.ops.arguments import check_dims, check_positive, full_precision
 
-__all__ = ['mean_entropy_gap', 'self_distillation']
-
 
 @full_precision
 def self_distillation(logits: Tensor, *, temperature: float = 0.1, teacher_temperature: float = 0.04) -> Tensor:

@@ -13,8 +13,6 @@ from mmkd_ext.ops.arguments import check_pair, full_precision
 from mmkd_ext.ops.geometry import gram_rows
 from mmkd_ext.ops.gram import GramSlope, loss_of_gram
 
-__all__ = ['similarity_preserving']
-
 _SMALLEST = 1e-6
 # Largest squared length of a batch between which squares of products stay inside float32.
 _UNSCALED = (1e-8, 1e12)

@@ -20,17 +20,6 @@ from mmkd_ext.ops.arguments import check_pair, check_positive, full_precision
 from mmkd_ext.ops.geometry import EQUAL, SMALLEST_SQUARE
 from mmkd_ext.ops.random import mix_bits
 
-__all__ = [
-    'Potential',
-    'analogy_potential',
-    'angle_potential',
-    'distance_potential',
-    'keep_tuples',
-    'sample_tuples',
-    'simplex_potential',
-    'tuple_relation',
-]
-
 Potential = Callable[[Tensor, Tensor], Tensor]
 
 

@@ -10,8 +10,6 @@ from torch import Tensor
 from mmkd_ext.ops.arguments import check_dims, check_positive, full_precision
 from mmkd_ext.ops.distributed import joint_count, log_share, num_processes, sum_with_grad
 
-__all__ = ['lowest_objective', 'sinkhorn_knopp', 'swapped_prediction']
-
 
 def lowest_objective(objective_H: Tensor) -> Tensor:
     """Choose one of several heads without labels: the one with the lowest mean training objective.

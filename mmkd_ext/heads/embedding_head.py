@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from mmkd_ext.ops.arguments import full_precision, labels_of_batch, unit_rows
 from mmkd_ext.registry import MODELS
 
-__all__ = ['EmbeddingHead', 'write_embeddings']
-
 
 def write_embeddings(data_samples: Sequence[BaseDataElement] | None, embedding_BD: Tensor) -> list[BaseDataElement]:
     """Give B samples, or new ones, their ``embedding`` (D,)."""

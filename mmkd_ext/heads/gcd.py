@@ -12,8 +12,6 @@ from mmkd_ext.ops.arguments import check_positive, full_precision, unit_rows
 from mmkd_ext.ops.distributed import gather_with_grad
 from mmkd_ext.registry import MODELS
 
-__all__ = ['ClusterHead', 'ContrastiveHead']
-
 
 @MODELS.register_module()
 class ContrastiveHead(BaseModule):

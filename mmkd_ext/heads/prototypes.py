@@ -15,8 +15,6 @@ from mmkd_ext.functional.uno import lowest_objective
 from mmkd_ext.ops.arguments import full_precision, settled_unit_rows, unit_rows
 from mmkd_ext.registry import MODELS
 
-__all__ = ['CosineHead', 'MultiLinear', 'NovelHead', 'Prototypes']
-
 
 def _save_unit_rows(module: nn.Module, state_dict: dict[str, Any], prefix: str, _: dict[str, Any]) -> None:
     """State-dict hook: put normalised copies in place of the prototypes.

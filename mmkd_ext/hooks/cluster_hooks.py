@@ -31,8 +31,6 @@ from mmkd_ext.ops.arguments import unit_rows
 from mmkd_ext.registry import HOOKS
 from mmkd_ext.samplers.planned import labels_of
 
-__all__ = ['ClusterHook', 'SuperclassHook']
-
 
 class _Embedder:
     """Makes features of a model in training look like those of a frozen teacher, for :func:`features_of_dataset`.

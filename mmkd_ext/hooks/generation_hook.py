@@ -17,8 +17,6 @@ from mmkd_ext.hooks.distill_hook import TERM_STATES, DistillHook
 from mmkd_ext.io import replacing, sha256, table, write_text
 from mmkd_ext.registry import HOOKS
 
-__all__ = ['GenerationHook']
-
 _TEACHER_DIGEST = 'generation_teacher_sha256'
 _STRIDE = 1_000_003  # between the seeds of generations, so that runs with seeds 0, 1, 2, ... share no initial weights
 

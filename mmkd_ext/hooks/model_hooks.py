@@ -17,8 +17,6 @@ from mmkd_ext.models.build import part_of, surplus_entries
 from mmkd_ext.ops.arguments import check_positive
 from mmkd_ext.registry import HOOKS
 
-__all__ = ['BestHeadHook', 'LoadCheckHook', 'SyncBatchNormHook', 'TeacherTemperatureHook']
-
 
 @HOOKS.register_module()
 class LoadCheckHook(Hook):

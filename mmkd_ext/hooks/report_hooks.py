@@ -35,8 +35,6 @@ from mmkd_ext.visualization import (
 )
 from mmkd_ext.visualization.figures import style
 
-__all__ = ['DiscoveryReportHook', 'FinalEvaluationHook', 'NeighbourReportHook']
-
 
 class FinalEvaluationHook(Hook):
     """Base of hooks that report on every test, on a validation on its own, and on the last one of training."""

@@ -6,8 +6,6 @@ from mmkd_ext.functional.attention import attention_transfer
 from mmkd_ext.losses.base import WeightedLoss
 from mmkd_ext.registry import MODELS
 
-__all__ = ['AttentionTransferLoss']
-
 
 @MODELS.register_module()
 class AttentionTransferLoss(WeightedLoss):

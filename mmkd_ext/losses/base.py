@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from mmkd_ext.ops.arguments import check_not_negative
 from mmkd_ext.ops.distributed import gather_with_grad, num_processes, own_rows, sum_with_grad
 
-__all__ = ['GatheredLoss', 'LabelledRelationLoss', 'RelationLoss', 'WeightedLoss']
-
 
 class WeightedLoss(nn.Module):
     """A loss times its weight.

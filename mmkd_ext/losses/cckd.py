@@ -6,8 +6,6 @@ from mmkd_ext.functional.cckd import check_correlation_settings, correlation_con
 from mmkd_ext.losses.base import RelationLoss
 from mmkd_ext.registry import MODELS
 
-__all__ = ['CCKDLoss']
-
 
 @MODELS.register_module()
 class CCKDLoss(RelationLoss):

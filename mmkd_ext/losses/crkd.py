@@ -10,8 +10,6 @@ from mmkd_ext.losses.base import GatheredLoss
 from mmkd_ext.ops.arguments import check_dims
 from mmkd_ext.registry import MODELS
 
-__all__ = ['ClassRelationLoss']
-
 
 @MODELS.register_module()
 class ClassRelationLoss(GatheredLoss):

@@ -9,8 +9,6 @@ from mmkd_ext.losses.base import LabelledRelationLoss
 from mmkd_ext.ops.arguments import check_choice, check_dims
 from mmkd_ext.registry import MODELS
 
-__all__ = ['CategoryCentreLoss', 'InterCategoryLoss', 'IntraCategoryLoss']
-
 
 @MODELS.register_module()
 class IntraCategoryLoss(LabelledRelationLoss):

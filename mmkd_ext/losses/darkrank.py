@@ -6,8 +6,6 @@ from mmkd_ext.functional.darkrank import check_rank_settings, hard_dark_rank
 from mmkd_ext.losses.base import RelationLoss
 from mmkd_ext.registry import MODELS
 
-__all__ = ['HardDarkRankLoss']
-
 
 @MODELS.register_module()
 class HardDarkRankLoss(RelationLoss):

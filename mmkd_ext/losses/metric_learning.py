@@ -9,8 +9,6 @@ from mmkd_ext.functional.metric_learning import check_metric_settings, contrasti
 from mmkd_ext.losses.base import GatheredLoss
 from mmkd_ext.registry import MODELS
 
-__all__ = ['ContrastiveLoss', 'MetricLoss', 'TripletLoss']
-
 
 class MetricLoss(GatheredLoss):
     """A loss of embeddings and labels with mined negatives, times a weight; on request over all processes.

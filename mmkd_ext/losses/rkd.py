@@ -6,8 +6,6 @@ from mmkd_ext.functional.rkd import check_rkd_settings, rkd_angle, rkd_distance
 from mmkd_ext.losses.base import RelationLoss
 from mmkd_ext.registry import MODELS
 
-__all__ = ['RKDAngleLoss', 'RKDDistanceLoss']
-
 
 @MODELS.register_module()
 class RKDDistanceLoss(RelationLoss):

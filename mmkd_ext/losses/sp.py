@@ -6,8 +6,6 @@ from mmkd_ext.functional.sp import similarity_preserving
 from mmkd_ext.losses.base import RelationLoss
 from mmkd_ext.registry import MODELS
 
-__all__ = ['SPLoss']
-
 
 @MODELS.register_module()
 class SPLoss(RelationLoss):

@@ -16,8 +16,6 @@ from mmkd_ext.ops.arguments import check_choice, check_not_negative, check_posit
 from mmkd_ext.ops.random import seeded_generator
 from mmkd_ext.registry import MODELS
 
-__all__ = ['TupleRelationLoss']
-
 # By name: the potential, and the orders it is defined for.
 _POTENTIALS = {
     'distance': (distance_potential, (2,)),

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-__all__ = ['convert_dino_vit', 'convert_official_crkd']
-
 StateDict = Mapping[str, Tensor]
 
 _HEADS = {'head_unlab': 'novel_head', 'head_unlab_over': 'overcluster_head'}

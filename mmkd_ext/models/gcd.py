@@ -13,8 +13,6 @@ from mmkd_ext.models.uno import ModuleConfig, MultiViewModel, Samples, batch_lab
 from mmkd_ext.ops.arguments import check_positive
 from mmkd_ext.registry import MODELS
 
-__all__ = ['GCD']
-
 
 @MODELS.register_module()
 class GCD(MultiViewModel):

@@ -14,16 +14,6 @@ from mmkd_ext.registry import MODELS
 from mmkd_ext.transforms.batch import BatchCompose
 from mmkd_ext.transforms.draws import sample_draws
 
-__all__ = [
-    'HE_NORMAL',
-    'CIFARResNet',
-    'CIFARStages',
-    'ConvNet',
-    'MaxPooling',
-    'MultiViewDataPreprocessor',
-    'WideResNet',
-]
-
 
 def _is_tensors(value: Any, dim: int) -> bool:
     is_list = isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0

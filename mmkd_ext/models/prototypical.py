@@ -14,8 +14,6 @@ from mmkd_ext.models.uno import ModuleConfig, Samples, build_module
 from mmkd_ext.ops.arguments import labels_of_batch
 from mmkd_ext.registry import MODELS
 
-__all__ = ['PrototypicalNetwork']
-
 
 @MODELS.register_module()
 class PrototypicalNetwork(BaseModel):

@@ -22,8 +22,6 @@ from mmkd_ext.ops.arguments import check_not_negative, check_positive
 from mmkd_ext.ops.distributed import gather_with_grad
 from mmkd_ext.registry import MODELS
 
-__all__ = ['SimGCD']
-
 
 @MODELS.register_module()
 class SimGCD(MultiViewModel):

@@ -23,18 +23,6 @@ from mmkd_ext.ops.arguments import check_choice, check_positive, labels_of_batch
 from mmkd_ext.ops.distributed import joint_count, sum_with_grad
 from mmkd_ext.registry import MODELS
 
-__all__ = [
-    'ModuleConfig',
-    'MultiViewModel',
-    'NCDClassifier',
-    'Samples',
-    'batch_labels',
-    'build_module',
-    'discovery_targets',
-    'known_class_loss',
-    'write_predictions',
-]
-
 
 def batch_labels(
     data_samples: Sequence[BaseDataElement] | None, *, num_rows: int, num_known: int, caller: str = 'NCDClassifier'

@@ -15,8 +15,6 @@ import triton
 from torch import Tensor
 from triton import language as tl
 
-__all__ = ['angle_sum_triton']
-
 # ruff: noqa: ANN001, ANN202 - what Triton compiles has types of its own
 
 

@@ -14,8 +14,6 @@ from pathlib import Path
 
 from mmkd_ext.io import sha256
 
-__all__ = ['build_library']
-
 # Sums may be cut into lanes only where the source says so, and no rule of NaN or infinity is given up.
 _COMMON = ['-std=c99', '-O3', '-fPIC', '-shared', '-fopenmp-simd', '-ffp-contract=fast', '-fno-math-errno']
 _COMMON += ['-fno-trapping-math']  # a lane that is not taken may divide by zero

@@ -14,8 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-__all__ = ['gather_with_grad', 'joint_count', 'log_share', 'num_processes', 'own_rows', 'sum_with_grad']
-
 
 def num_processes() -> int:
     """Number of processes that train together; 1 without a process group."""

@@ -37,22 +37,6 @@ from torch import Tensor
 from mmkd_ext.ops.arguments import once, products_are_exact
 from mmkd_ext.ops.build import build_library
 
-__all__ = [
-    'EQUAL',
-    'SMALLEST_SQUARE',
-    'Points',
-    'angle_path',
-    'angle_sum_by',
-    'angle_sum_c',
-    'angle_sum_torch',
-    'gram_rows',
-    'inner_products',
-    'pairwise',
-    'position_gradient',
-    'row_parts',
-    'squared_distances',
-]
-
 # From so many multiplications on, a symmetric product is computed in stripes, each only from the diagonal on: up to
 # four, of at least so many rows.
 _STRIPED, _STRIPES, _STRIPE = 2**25, 4, 128

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from mmkd_ext.ops.arguments import refuse_second_derivative
 
-__all__ = ['GramSlope', 'loss_of_gram']
-
 
 class GramSlope(NamedTuple):
     r"""How a loss changes with the inner products of a batch.

@@ -10,8 +10,6 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from mmkd_ext.ops.arguments import check_dims
 
-__all__ = ['pool_map', 'sample_positions', 'sample_tokens']
-
 
 def pool_map(x: Tensor) -> Tensor:
     """Average a map over its positions, so that each image has one row.

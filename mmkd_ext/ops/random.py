@@ -17,8 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ['counter_keys', 'counter_uniform', 'mix_bits', 'seeded_generator', 'uniform_noise']
-
 _Bits = TypeVar('_Bits', Tensor, np.ndarray)
 
 

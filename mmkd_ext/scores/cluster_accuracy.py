@@ -14,16 +14,6 @@ from scipy.optimize import linear_sum_assignment
 
 from mmkd_ext.ops.arguments import check_choice
 
-__all__ = [
-    'UNMATCHED',
-    'Contingency',
-    'adjusted_rand_index',
-    'cluster_accuracy',
-    'contingency_table',
-    'match_clusters',
-    'normalized_mutual_info',
-]
-
 Labels = torch.Tensor | ArrayLike
 
 UNMATCHED = -1

@@ -28,8 +28,6 @@ from torch.nn import functional as F
 
 from mmkd_ext.ops.arguments import check_dims, full_precision, products_are_exact
 
-__all__ = ['Embeddings', 'nearest_neighbours', 'neighbour_blocks', 'prepare']
-
 _TILE = 2048
 _GROUP = 16
 # Neighbours of a block, so that many neighbours mean smaller blocks.

@@ -24,8 +24,6 @@ from torch import Tensor
 
 from mmkd_ext.scores.neighbours import neighbour_blocks
 
-__all__ = ['check_ks', 'recall_at_k', 'retrieval_scores']
-
 
 def recall_at_k(
     embeddings: Tensor,

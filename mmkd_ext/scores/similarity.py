@@ -8,8 +8,6 @@ from torch import Tensor
 
 from mmkd_ext.ops.arguments import check_pair, full_precision
 
-__all__ = ['collapse', 'linear_cka']
-
 _SMALLEST = 1e-30
 
 

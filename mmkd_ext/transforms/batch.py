@@ -22,8 +22,6 @@ from torch import Tensor
 from mmkd_ext.registry import MODELS
 from mmkd_ext.transforms.draws import BatchDraws
 
-__all__ = ['BatchCompose', 'BatchMultiView', 'BatchRandomChoice', 'BatchTransform', 'upload']
-
 
 def upload(array: np.ndarray, device: torch.device) -> Tensor:
     """Return a copy of an array on a device; on the CPU, a tensor that shares its memory.

@@ -16,20 +16,6 @@ from mmkd_ext.registry import MODELS
 from mmkd_ext.transforms.batch import BatchTransform, upload
 from mmkd_ext.transforms.draws import BatchDraws
 
-__all__ = [
-    'BRIGHTNESS',
-    'CONTRAST',
-    'SATURATION',
-    'BatchColorJitter',
-    'BatchEqualize',
-    'BatchSolarize',
-    'adjust_hue',
-    'adjust_light',
-    'equalize',
-    'grey',
-    'solarize',
-]
-
 BRIGHTNESS, CONTRAST, SATURATION = range(3)
 """Kinds of :func:`adjust_light`."""
 

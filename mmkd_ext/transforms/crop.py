@@ -18,16 +18,6 @@ from mmkd_ext.registry import MODELS
 from mmkd_ext.transforms.batch import BatchTransform, upload
 from mmkd_ext.transforms.draws import BatchDraws
 
-__all__ = [
-    'ATTEMPTS',
-    'BatchRandomCrop',
-    'BatchRandomFlip',
-    'BatchRandomResizedCrop',
-    'crop_resize',
-    'random_crop_boxes',
-    'random_resized_crop_boxes',
-]
-
 ATTEMPTS = 10
 """How often a random resized crop is drawn before the largest central one is taken."""
 

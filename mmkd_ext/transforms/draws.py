@@ -13,8 +13,6 @@ from mmengine.logging import MessageHub
 
 from mmkd_ext.ops.random import counter_keys, counter_uniform
 
-__all__ = ['BatchDraws', 'sample_draws']
-
 
 class BatchDraws:
     """Draws for each image of a batch from a stream of its own, on the host.

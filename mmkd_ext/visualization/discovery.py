@@ -13,8 +13,6 @@ from mmengine.dist import all_gather_object, collect_results, get_dist_info
 
 from mmkd_ext.scores.cluster_accuracy import UNMATCHED, contingency_table, match_clusters
 
-__all__ = ['Assignment', 'Discovery', 'DiscoveryCollector', 'SplitView']
-
 
 @dataclass(frozen=True, slots=True)
 class Assignment:

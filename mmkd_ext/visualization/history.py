@@ -7,8 +7,6 @@ from typing import Any
 
 from mmkd_ext.io import write_text
 
-__all__ = ['CurveHistory']
-
 _Curves = dict[str, list[list[float]]]
 
 _METRICS = ('novel_acc', 'v2_all', 'v2_known', 'v2_novel', 'known_acc')

@@ -20,17 +20,6 @@ from mmkd_ext.visualization.figures.embedding_map import embedding_map_figure, p
 from mmkd_ext.visualization.figures.gallery import GalleryImage, GalleryRow, gallery_figure, pick_rows
 from mmkd_ext.visualization.history import CurveHistory
 
-__all__ = [
-    'console_summary',
-    'history_figure',
-    'report_figures',
-    'write_assignments',
-    'write_markdown',
-    'write_metrics',
-    'write_problem',
-    'write_report',
-]
-
 _MEANING = {
     'novel_acc': 'Images of novel classes whose cluster is matched with their class; the novel head alone decides.',
     'novel_nmi': 'Information shared by clusters and novel classes.',

@@ -9,8 +9,6 @@ from matplotlib.figure import Figure
 from mmkd_ext.clustering.num_classes import NumClasses
 from mmkd_ext.visualization.figures import style
 
-__all__ = ['curves_figure', 'grouped_bars_figure', 'num_classes_figure']
-
 Series = Mapping[str, Sequence[Sequence[float]]]
 """Name of a curve -> its points (progress, value)."""
 

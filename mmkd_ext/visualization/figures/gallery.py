@@ -15,17 +15,6 @@ from mmkd_ext.pictures import shrink
 from mmkd_ext.visualization.discovery import Assignment
 from mmkd_ext.visualization.figures import style
 
-__all__ = [
-    'GalleryImage',
-    'GalleryRow',
-    'NeighbourRow',
-    'gallery_figure',
-    'neighbours_figure',
-    'pick_rows',
-    'small_picture',
-    'thumbnail',
-]
-
 _MAX_SIDE = 96
 """Pixels; more than a gallery can show."""
 

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ['ClassCount', 'DiscoveryResult', 'Picture', 'SummaryNumber', 'number_texts', 'write_assignments_csv']
-
 Picture = str | Path | np.ndarray
 """An image file, or pixels as uint8, grey (height, width) or RGB (height, width, 3)."""
 

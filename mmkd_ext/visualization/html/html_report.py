@@ -27,22 +27,6 @@ from mmkd_ext.io import sha256, write_bytes
 from mmkd_ext.pictures import UNREADABLE, read_thumbnail
 from mmkd_ext.visualization.html.discovery_result import DiscoveryResult, Picture, SummaryNumber, number_texts
 
-__all__ = [
-    'COLUMNS',
-    'DOUBTFUL',
-    'Sprites',
-    'broken_part',
-    'class_count_part',
-    'curves_part',
-    'line_chart',
-    'pack_sprites',
-    'settings_part',
-    'summary_numbers',
-    'summary_part',
-    'thumbnail_side',
-    'write_html_report',
-]
-
 # --------------------------------------------------------------------------------------------------
 # Line charts as inline SVG; the style sheet of the page gives the colours, so they follow its dark mode.
 
