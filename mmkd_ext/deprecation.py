@@ -11,19 +11,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def moved(package: str, places: Mapping[str, tuple[str, ...]]) -> Callable[[str], Any]:
+def moved(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
     """Make the ``__getattr__`` of a package from which names have moved.
 
     Nothing is imported before such a name is asked for, so a package may point to one that stands above it.
 
     Args:
         package: Where the names were, ``__name__`` of the caller.
-        places: Module that has the names now -> the names.
+        places: Module that has the names now -> the names, between spaces.
 
     Returns:
         A function of the name, for the package to call ``__getattr__``.
     """
-    place_of = {name: module for module, names in places.items() for name in names}
+    place_of = {name: module for module, names in places.items() for name in names.split()}
 
     def find(name: str) -> Any:
         module = place_of.get(name)

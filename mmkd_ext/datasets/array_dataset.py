@@ -29,6 +29,18 @@ def names_in(folder: Path) -> list[str] | str:
     return sorted(path.name for path in folder.iterdir())[:12] if folder.is_dir() else 'no such folder'
 
 
+def not_in_folder(caller: str, folder: Path, expected: str, remedy: str) -> FileNotFoundError:
+    """Make the error, to be raised, for a folder without what should be in it."""
+    return FileNotFoundError(
+        f'{caller}: expected in {folder.absolute()} {expected} but got {names_in(folder)}; {remedy}'
+    )
+
+
+def damaged(caller: str, expected: str, found: object) -> ValueError:
+    """Make the error, to be raised, for a file that is not what the official one is."""
+    return ValueError(f'{caller}: expected {expected} but got {found}; unpack the official archive again')
+
+
 class ArrayDataset(LabelledDataset):
     """Images and labels held in memory; a sample is ``dict(img=(H, W, 3) RGB or (H, W) grey uint8, gt_label=int)``.
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from mmkd_ext.datasets.array_dataset import ArrayDataset, names_in
+from mmkd_ext.datasets.array_dataset import ArrayDataset, damaged, not_in_folder
 from mmkd_ext.ops.arguments import check_choice
 from mmkd_ext.registry import DATASETS
 
@@ -68,10 +68,8 @@ def read_binary(path: Path, label_names: tuple[str, ...], num_images: int) -> tu
     record = len(label_names) + IMAGE_BYTES
     data = np.fromfile(path, dtype=np.uint8)
     if data.size != num_images * record:
-        raise ValueError(
-            f'CIFAR: expected {num_images * record} bytes ({num_images} records of {record}) in {path} '
-            f'but got {data.size}; the file is truncated or another one, unpack the official archive again'
-        )
+        expected = f'{num_images * record} bytes ({num_images} records of {record}) in {path}'
+        raise damaged('CIFAR', expected, data.size)
     rows = data.reshape(num_images, record)
     labels = {name: rows[:, column] for column, name in enumerate(label_names)}
     return _to_images(rows[:, len(label_names) :]), labels
@@ -116,17 +114,11 @@ def read_pickle(path: Path, label_names: tuple[str, ...], num_images: int) -> tu
     flat = content['data']
     if not isinstance(flat, np.ndarray) or flat.dtype != np.uint8 or flat.shape != (num_images, IMAGE_BYTES):
         found = f'{flat.dtype} {flat.shape}' if isinstance(flat, np.ndarray) else type(flat).__name__
-        raise ValueError(
-            f'CIFAR: expected uint8 data of shape ({num_images}, {IMAGE_BYTES}) in {path} but got {found}; '
-            'unpack the official archive again'
-        )
+        raise damaged('CIFAR', f'uint8 data of shape ({num_images}, {IMAGE_BYTES}) in {path}', found)
     labels = {name: np.asarray(content[name]) for name in label_names}
     for name, values in labels.items():
         if values.shape != (num_images,) or values.dtype.kind not in 'iu':
-            raise ValueError(
-                f'CIFAR: expected {num_images} integer {name} in {path} but got {values.dtype} {values.shape}; '
-                'unpack the official archive again'
-            )
+            raise damaged('CIFAR', f'{num_images} integer {name} in {path}', f'{values.dtype} {values.shape}')
     return _to_images(flat), labels
 
 
@@ -199,10 +191,8 @@ class _CIFAR(ArrayDataset):
         expected = ' or '.join(
             f'{", ".join(layout.files[self.split])} (there or in {layout.folder}/)' for layout in self.layouts
         )
-        raise FileNotFoundError(
-            f'{type(self).__name__}: expected in {root.absolute()} {expected} but got {names_in(root)}; unpack '
-            'the binary or python archive of https://www.cs.toronto.edu/~kriz/cifar.html there, or set data_root'
-        )
+        remedy = 'unpack the binary or python archive of https://www.cs.toronto.edu/~kriz/cifar.html there'
+        raise not_in_folder(type(self).__name__, root, expected, f'{remedy}, or set data_root')
 
     def load_arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Return images (N, 32, 32, 3) uint8 and labels (N,)."""
@@ -218,10 +208,8 @@ class _CIFAR(ArrayDataset):
     def _checked(self, labels: np.ndarray, path: Path) -> np.ndarray:
         num_classes = len(self.metainfo['classes'])
         if labels.min() < 0 or labels.max() >= num_classes:
-            raise ValueError(
-                f'{type(self).__name__}: expected labels 0..{num_classes - 1} in {path} '
-                f'but got {labels.min()}..{labels.max()}; unpack the official archive again'
-            )
+            found = f'{labels.min()}..{labels.max()}'
+            raise damaged(type(self).__name__, f'labels 0..{num_classes - 1} in {path}', found)
         return labels
 
 

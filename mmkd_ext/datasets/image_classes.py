@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import io
 
-from mmkd_ext.datasets.array_dataset import LabelledDataset, names_in
+from mmkd_ext.datasets.array_dataset import LabelledDataset, damaged, not_in_folder
 from mmkd_ext.ops.arguments import check_choice
 from mmkd_ext.registry import DATASETS
 
@@ -43,10 +43,8 @@ class ImageClasses(LabelledDataset):
         root = Path(self.data_root).expanduser()
         paths, labels = self.load_images(root)
         if len(paths) == 0:
-            raise ValueError(
-                f'{type(self).__name__}: expected images of split {self.split!r} in the annotations in '
-                f'{root.absolute()} but got none; unpack the official archive again'
-            )
+            expected = f'images of split {self.split!r} in the annotations in {root.absolute()}'
+            raise damaged(type(self).__name__, expected, 'none')
         if not (root / paths[0]).is_file():
             raise self.wrong_layout(root, f'the image {paths[0]} of the annotations')
         return [
@@ -80,10 +78,8 @@ class ImageClasses(LabelledDataset):
         Returns:
             The error, to be raised.
         """
-        return FileNotFoundError(
-            f'{type(self).__name__}: expected in {root.absolute()} {expected} but got {names_in(root)}; '
-            'unpack the official archive there, or set data_root'
-        )
+        remedy = 'unpack the official archive there, or set data_root'
+        return not_in_folder(type(self).__name__, root, expected, remedy)
 
     def read_lines(self, path: Path, num_words: int) -> list[list[str]]:
         """Read a text file of a fixed number of words a line.
@@ -101,9 +97,8 @@ class ImageClasses(LabelledDataset):
         lines = [line.split() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
         for number, words in enumerate(lines, start=1):
             if len(words) != num_words:
-                raise ValueError(
-                    f'{type(self).__name__}: expected {num_words} words in line {number} of {path} but got '
-                    f'{" ".join(words)!r}; unpack the official archive again'
+                raise damaged(
+                    type(self).__name__, f'{num_words} words in line {number} of {path}', repr(' '.join(words))
                 )
         return lines
 
@@ -123,10 +118,7 @@ class ImageClasses(LabelledDataset):
         """
         wrong = [word for word in words if not (word.isdecimal() and 1 <= int(word) <= num_classes)]
         if wrong:
-            raise ValueError(
-                f'{type(self).__name__}: expected class numbers from 1 to {num_classes} in {path} but got '
-                f'{wrong[:3]}; unpack the official archive again'
-            )
+            raise damaged(type(self).__name__, f'class numbers from 1 to {num_classes} in {path}', wrong[:3])
         return np.array([int(word) for word in words], dtype=np.int64) - 1
 
 
@@ -163,10 +155,8 @@ class CUB200(ImageClasses):
             raise self.wrong_layout(root, 'images.txt, image_class_labels.txt and images/')
         paths, labels = (dict(self.read_lines(path, num_words=2)) for path in lists)
         if paths.keys() != labels.keys():
-            raise ValueError(
-                f'CUB200: expected the same images in {lists[0]} and {lists[1].name} but got {len(paths)} and '
-                f'{len(labels)}, {len(paths.keys() ^ labels.keys())} of them in one alone; unpack the archive again'
-            )
+            found = f'{len(paths)} and {len(labels)}, {len(paths.keys() ^ labels.keys())} of them in one alone'
+            raise damaged('CUB200', f'the same images in {lists[0]} and {lists[1].name}', found)
         label_N = self.labels_of_words([labels[number] for number in paths], lists[1], _CUB_NUM_CLASSES)
         return self.of_split([f'images/{path}' for path in paths.values()], label_N, _CUB_NUM_TRAIN_CLASSES)
 
@@ -224,10 +214,8 @@ class Cars196(ImageClasses):
             rows = np.atleast_1d(io.loadmat(path, squeeze_me=True)['annotations'])
             paths, numbers = [str(name) for name in rows[path_field]], [str(int(label)) for label in rows['class']]
         except (KeyError, ValueError, TypeError, NotImplementedError, io.matlab.MatReadError) as error:
-            raise ValueError(
-                f'Cars196: expected annotations with {path_field} and class in {path} but got {type(error).__name__}: '
-                f'{error}; unpack the official archive again'
-            ) from error
+            expected = f'annotations with {path_field} and class in {path}'
+            raise damaged('Cars196', expected, f'{type(error).__name__}: {error}') from error
         return paths, self.labels_of_words(numbers, path, _CARS_NUM_CLASSES)
 
 
@@ -262,9 +250,7 @@ class StanfordOnlineProducts(ImageClasses):
             raise self.wrong_layout(root, f'{path.name} and folders such as bicycle_final/')
         rows = self.read_lines(path, num_words=len(_HEADER))
         if rows[:1] != [_HEADER]:
-            raise ValueError(
-                f'StanfordOnlineProducts: expected the line {" ".join(_HEADER)!r} first in {path} but got '
-                f'{" ".join(rows[0]) if rows else "an empty file"!r}; unpack the official archive again'
-            )
+            found = repr(' '.join(rows[0]) if rows else 'an empty file')
+            raise damaged('StanfordOnlineProducts', f'the line {" ".join(_HEADER)!r} first in {path}', found)
         labels = self.labels_of_words([row[1] for row in rows[1:]], path, _SOP_NUM_CLASSES)
         return [row[3] for row in rows[1:]], labels

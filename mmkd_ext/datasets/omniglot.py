@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmkd_ext.datasets.array_dataset import ArrayDataset, names_in
+from mmkd_ext.datasets.array_dataset import ArrayDataset, damaged, not_in_folder
 from mmkd_ext.ops.arguments import check_choice
 from mmkd_ext.registry import DATASETS
 
@@ -27,62 +27,26 @@ Character = tuple[str, str, int]
 
 NUM_DRAWINGS, SIDE = 20, 105
 
+
+def _numbers(words: str) -> dict[str, int]:
+    return {name: int(number) for name, number in (word.split(':') for word in words.split())}
+
+
 # Alphabets of each part with their numbers of characters, in the order of the arrays.
 ALPHABETS = {
-    'background': {
-        'Arcadian': 26,
-        'Armenian': 41,
-        'Asomtavruli_(Georgian)': 40,
-        'Balinese': 24,
-        'Bengali': 46,
-        'Blackfoot_(Canadian_Aboriginal_Syllabics)': 14,
-        'Braille': 26,
-        'Cyrillic': 33,
-        'Early_Aramaic': 22,
-        'Syriac_(Estrangelo)': 23,
-        'Anglo-Saxon_Futhorc': 29,
-        'Futurama': 26,
-        'Grantha': 43,
-        'Greek': 24,
-        'Gujarati': 48,
-        'Hebrew': 22,
-        'Japanese_(hiragana)': 52,
-        'Inuktitut_(Canadian_Aboriginal_Syllabics)': 16,
-        'Malay_(Jawi_-_Arabic)': 40,
-        'Japanese_(katakana)': 47,
-        'Korean': 40,
-        'Latin': 26,
-        'Alphabet_of_the_Magi': 20,
-        'Mkhedruli_(Georgian)': 41,
-        'Burmese_(Myanmar)': 34,
-        'N_Ko': 33,
-        'Ojibwe_(Canadian_Aboriginal_Syllabics)': 14,
-        'Sanskrit': 42,
-        'Tagalog': 17,
-        'Tifinagh': 55,
-    },
-    'evaluation': {
-        'Angelic': 20,
-        'Atemayar_Qelisayer': 26,
-        'Atlantean': 26,
-        'Aurek-Besh': 26,
-        'Avesta': 26,
-        'Ge_ez': 26,
-        'Glagolitic': 45,
-        'Gurmukhi': 45,
-        'Kannada': 41,
-        'Keble': 26,
-        'Malayalam': 47,
-        'Manipuri': 40,
-        'Mongolian': 30,
-        'Old_Church_Slavonic_(Cyrillic)': 45,
-        'Oriya': 46,
-        'Syriac_(Serto)': 23,
-        'Sylheti': 28,
-        'Tengwar': 25,
-        'Tibetan': 42,
-        'ULOG': 26,
-    },
+    'background': _numbers("""
+        Arcadian:26 Armenian:41 Asomtavruli_(Georgian):40 Balinese:24 Bengali:46
+        Blackfoot_(Canadian_Aboriginal_Syllabics):14 Braille:26 Cyrillic:33 Early_Aramaic:22 Syriac_(Estrangelo):23
+        Anglo-Saxon_Futhorc:29 Futurama:26 Grantha:43 Greek:24 Gujarati:48 Hebrew:22 Japanese_(hiragana):52
+        Inuktitut_(Canadian_Aboriginal_Syllabics):16 Malay_(Jawi_-_Arabic):40 Japanese_(katakana):47 Korean:40 Latin:26
+        Alphabet_of_the_Magi:20 Mkhedruli_(Georgian):41 Burmese_(Myanmar):34 N_Ko:33
+        Ojibwe_(Canadian_Aboriginal_Syllabics):14 Sanskrit:42 Tagalog:17 Tifinagh:55
+    """),
+    'evaluation': _numbers("""
+        Angelic:20 Atemayar_Qelisayer:26 Atlantean:26 Aurek-Besh:26 Avesta:26 Ge_ez:26 Glagolitic:45 Gurmukhi:45
+        Kannada:41 Keble:26 Malayalam:47 Manipuri:40 Mongolian:30 Old_Church_Slavonic_(Cyrillic):45 Oriya:46
+        Syriac_(Serto):23 Sylheti:28 Tengwar:25 Tibetan:42 ULOG:26
+    """),
 }
 
 
@@ -109,11 +73,8 @@ def read_characters(root: Path, characters: Sequence[Character]) -> list[np.ndar
     if all((root / f'images_{part}').is_dir() for part in parts):
         return [_read_folder(root / f'images_{p}' / a / f'character{n:02d}') for p, a, n in characters]
     expected = ' and '.join(f'images_{part}.npz or images_{part}/' for part in parts)
-    raise FileNotFoundError(
-        f'Omniglot: expected in {root.absolute()} {expected} but got {names_in(root)}; unpack '
-        'images_background.zip and images_evaluation.zip of https://github.com/brendenlake/omniglot there, or set '
-        'data_root'
-    )
+    archives = 'images_background.zip and images_evaluation.zip of https://github.com/brendenlake/omniglot'
+    raise not_in_folder('Omniglot', root, expected, f'unpack {archives} there, or set data_root')
 
 
 def _row_of_character(part: str) -> dict[tuple[str, int], int]:
@@ -147,10 +108,7 @@ def _read_drawing(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         drawing_YX = np.asarray(image.convert('1'))
     if drawing_YX.shape != (SIDE, SIDE):
-        raise ValueError(
-            f'Omniglot: expected {SIDE} x {SIDE} pixels in {path} but got shape {drawing_YX.shape}; '
-            'unpack the official images again'
-        )
+        raise damaged('Omniglot', f'{SIDE} x {SIDE} pixels in {path}', f'shape {drawing_YX.shape}')
     return drawing_YX
 
 
@@ -161,19 +119,11 @@ SPLITS = ('train', 'val', 'trainval', 'test', 'background', 'evaluation')
 
 # Vinyals' split: these alphabets, and the last characters of one; all others are for training.
 VAL_ALPHABETS = ('Armenian', 'Bengali', 'Early_Aramaic', 'Hebrew', 'Mkhedruli_(Georgian)')
-TEST_ALPHABETS = (
-    'Kannada',
-    'Keble',
-    'Malayalam',
-    'Manipuri',
-    'Mongolian',
-    'Old_Church_Slavonic_(Cyrillic)',
-    'Oriya',
-    'Sylheti',
-    'Syriac_(Serto)',
-    'Tengwar',
-    'Tibetan',
-    'ULOG',
+TEST_ALPHABETS = tuple(
+    """
+    Kannada Keble Malayalam Manipuri Mongolian Old_Church_Slavonic_(Cyrillic) Oriya Sylheti Syriac_(Serto) Tengwar
+    Tibetan ULOG
+    """.split()  # noqa: SIM905 (easier to read without quotes)
 )
 DIVIDED_ALPHABET, FIRST_TEST_CHARACTER = 'Gurmukhi', 42
 

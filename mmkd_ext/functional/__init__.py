@@ -95,27 +95,10 @@ __all__ = [
 __getattr__ = moved(
     __name__,
     {
-        'mmkd_ext.clustering': ('estimate_num_classes', 'semi_supervised_kmeans', 'superclasses'),
-        'mmkd_ext.distill.layer_choice': ('pair_factors', 'pair_weights'),
-        'mmkd_ext.ops': (
-            'angle_path',
-            'gather_with_grad',
-            'pool_map',
-            'sample_positions',
-            'sample_tokens',
-            'sharing',
-            'sum_with_grad',
-        ),
-        'mmkd_ext.scores': (
-            'Contingency',
-            'adjusted_rand_index',
-            'cluster_accuracy',
-            'collapse',
-            'linear_cka',
-            'nearest_neighbours',
-            'normalized_mutual_info',
-            'recall_at_k',
-            'retrieval_scores',
-        ),
+        'mmkd_ext.clustering': 'estimate_num_classes semi_supervised_kmeans superclasses',
+        'mmkd_ext.distill.layer_choice': 'pair_factors pair_weights',
+        'mmkd_ext.ops': 'angle_path gather_with_grad pool_map sample_positions sample_tokens sharing sum_with_grad',
+        'mmkd_ext.scores': 'Contingency adjusted_rand_index cluster_accuracy collapse linear_cka nearest_neighbours '
+        'normalized_mutual_info recall_at_k retrieval_scores',
     },
 )

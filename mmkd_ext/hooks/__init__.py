@@ -24,9 +24,4 @@ __all__ = [
     'TeacherTemperatureHook',
 ]
 
-__getattr__ = moved(
-    __name__,
-    {
-        'mmkd_ext.engine': ('BFloat16OptimWrapper',),
-    },
-)
+__getattr__ = moved(__name__, {'mmkd_ext.engine': 'BFloat16OptimWrapper'})

@@ -26,16 +26,8 @@ __all__ = [
 __getattr__ = moved(
     __name__,
     {
-        'mmkd_ext.engine': ('SyncBatchNorm', 'convert_sync_batch_norm'),
-        'mmkd_ext.transforms': (
-            'BatchColorJitter',
-            'BatchEqualize',
-            'BatchMultiView',
-            'BatchRandomChoice',
-            'BatchRandomCrop',
-            'BatchRandomFlip',
-            'BatchRandomResizedCrop',
-            'BatchSolarize',
-        ),
+        'mmkd_ext.engine': 'SyncBatchNorm convert_sync_batch_norm',
+        'mmkd_ext.transforms': 'BatchColorJitter BatchEqualize BatchMultiView BatchRandomChoice BatchRandomCrop '
+        'BatchRandomFlip BatchRandomResizedCrop BatchSolarize',
     },
 )

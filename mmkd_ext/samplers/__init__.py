@@ -14,9 +14,4 @@ __all__ = [
     'SuperclassUniformBatchSampler',
 ]
 
-__getattr__ = moved(
-    __name__,
-    {
-        'mmkd_ext.engine': ('EndlessBatches', 'ResumableBatchSampler', 'SeededBatch'),
-    },
-)
+__getattr__ = moved(__name__, {'mmkd_ext.engine': 'EndlessBatches ResumableBatchSampler SeededBatch'})

@@ -75,8 +75,5 @@ __all__ = [
 
 __getattr__ = moved(
     __name__,
-    {
-        'mmkd_ext.engine.runner': ('progress', 'run_settings'),
-        'mmkd_ext.scores': ('contingency_table', 'match_clusters'),
-    },
+    {'mmkd_ext.engine.runner': 'progress run_settings', 'mmkd_ext.scores': 'contingency_table match_clusters'},
 )

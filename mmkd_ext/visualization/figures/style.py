@@ -17,18 +17,7 @@ GRID = '#e4e4e4'
 WRONG = '#c8501e'
 """Vermilion: the one colour that means "differs from the true class"."""
 
-PALETTE = (
-    '#332288',
-    '#88ccee',
-    '#117733',
-    '#ddaa33',
-    '#cc6677',
-    '#44aa99',
-    '#882255',
-    '#999933',
-    '#aa4499',
-    '#4477aa',
-)
+PALETTE = tuple('#332288 #88ccee #117733 #ddaa33 #cc6677 #44aa99 #882255 #999933 #aa4499 #4477aa'.split())  # noqa: SIM905
 """Ten categorical colours that stay distinct under the common colour deficiencies (after Paul Tol, "muted")."""
 
 SMALL, BODY, TITLE = 7.0, 8.0, 10.0

@@ -311,24 +311,9 @@ def pack_sprites(pictures: Sequence[Picture]) -> Sprites:
 
 _ASSETS = Path(__file__).with_name('page')
 
-_STYLES = ('colours.css', 'page.css', 'classes.css', 'map.css', 'tables.css', 'dialogs.css', 'screens.css')
+_STYLES = 'colours page classes map tables dialogs screens'
 """In the order in which they are joined; a later one overrides."""
-
-_SCRIPTS = (
-    'data.js',
-    'corrections.js',
-    'storage.js',
-    'csv.js',
-    'thumbnails.js',
-    'tiles.js',
-    'cards.js',
-    'sections.js',
-    'map_view.js',
-    'map.js',
-    'dialogs.js',
-    'toolbar.js',
-    'main.js',
-)
+_SCRIPTS = 'data corrections storage csv thumbnails tiles cards sections map_view map dialogs toolbar main'
 """In the order in which they are joined into one scope."""
 
 
@@ -352,8 +337,8 @@ def _reading_order(result: DiscoveryResult) -> np.ndarray:
 
 
 def _page(result: DiscoveryResult, order: np.ndarray, sprites: Sprites) -> str:
-    style = _join(_STYLES)
-    script = f"(() => {{\n'use strict';\n{_join(_SCRIPTS)}}})();\n"
+    style = _join(_STYLES, 'css')
+    script = f"(() => {{\n'use strict';\n{_join(_SCRIPTS, 'js')}}})();\n"
     data = _data_json(_data(result, order, sprites))
     policy = (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src blob:; "
@@ -374,8 +359,8 @@ def _page(result: DiscoveryResult, order: np.ndarray, sprites: Sprites) -> str:
     )
 
 
-def _join(names: Sequence[str]) -> str:
-    return ''.join((_ASSETS / name).read_text(encoding='utf-8') for name in names)
+def _join(names: str, suffix: str) -> str:
+    return ''.join((_ASSETS / f'{name}.{suffix}').read_text(encoding='utf-8') for name in names.split())
 
 
 def _data(result: DiscoveryResult, order: np.ndarray, sprites: Sprites) -> dict[str, Any]:
