@@ -48,14 +48,23 @@ _IS_FUNCTION = 0x2
 """``inspect.CO_NEWLOCALS``: bodies of modules lack it. Bodies of classes run at import, when nothing is recorded."""
 
 
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether a module's body is what calls: decorators, registries, names that moved."""
+    while frame is not None and not (frame.f_code.co_name == '<module>' and frame.f_globals['__name__'] != '__main__'):
+        frame = frame.f_back
+    return frame is not None
+
+
 @contextlib.contextmanager
 def recorded_files(files: set[str]) -> Iterator[None]:
-    """Collect the files of all functions that are called inside, in any thread of this process."""
+    """Collect the package's files of all functions that are called inside, in any thread of this process."""
 
     def note(frame: FrameType, event: str, argument: Any) -> None:
         code = frame.f_code
-        if event == 'call' and code.co_flags & _IS_FUNCTION:
-            files.add(code.co_filename)
+        file = code.co_filename
+        is_new = file not in files and file.startswith(str(PACKAGE))
+        if event == 'call' and code.co_flags & _IS_FUNCTION and is_new and not _is_importing(frame):
+            files.add(file)
 
     threading.setprofile(note)
     sys.setprofile(note)
@@ -113,11 +122,11 @@ def discovery() -> set[str]:
 
 def _discover_command() -> Callable[[list[str]], Any]:
     try:
-        from mmkd_ext.cli import discover
+        from mmkd_ext.cli.discover import discover
     except ImportError:  # until 0.7 the tool was a script
         sys.path.insert(0, str(PACKAGE.parent / 'tools'))
-        import discover
-    return discover.main
+        from discover import main as discover
+    return discover
 
 
 def main() -> None:

@@ -5,15 +5,8 @@ the child's ``locations`` on first use, so neither ``custom_imports`` nor a host
 """
 
 try:
+    from mmengine import registry as root
     from mmengine.config.utils import MODULE2PACKAGE
-    from mmengine.registry import DATA_SAMPLERS as ROOT_DATA_SAMPLERS
-    from mmengine.registry import DATASETS as ROOT_DATASETS
-    from mmengine.registry import FUNCTIONS as ROOT_FUNCTIONS
-    from mmengine.registry import HOOKS as ROOT_HOOKS
-    from mmengine.registry import METRICS as ROOT_METRICS
-    from mmengine.registry import MODELS as ROOT_MODELS
-    from mmengine.registry import OPTIM_WRAPPERS as ROOT_OPTIM_WRAPPERS
-    from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
     from mmengine.registry import Registry
 except ModuleNotFoundError as error:
     if error.name != 'mmengine':
@@ -35,14 +28,14 @@ MODULE2PACKAGE.setdefault(_SCOPE, __name__)
 
 MODELS = Registry(
     'model',
-    parent=ROOT_MODELS,
+    parent=root.MODELS,
     scope=_SCOPE,
     locations=['mmkd_ext.losses', 'mmkd_ext.heads', 'mmkd_ext.models'],
 )
-DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope=_SCOPE, locations=['mmkd_ext.datasets'])
-TRANSFORMS = Registry('transform', parent=ROOT_TRANSFORMS, scope=_SCOPE, locations=['mmkd_ext.transforms'])
-FUNCTIONS = Registry('function', parent=ROOT_FUNCTIONS, scope=_SCOPE, locations=['mmkd_ext.datasets'])
-DATA_SAMPLERS = Registry('data sampler', parent=ROOT_DATA_SAMPLERS, scope=_SCOPE, locations=['mmkd_ext.samplers'])
-METRICS = Registry('metric', parent=ROOT_METRICS, scope=_SCOPE, locations=['mmkd_ext.evaluation'])
-HOOKS = Registry('hook', parent=ROOT_HOOKS, scope=_SCOPE, locations=['mmkd_ext.hooks'])
-OPTIM_WRAPPERS = Registry('optimizer wrapper', parent=ROOT_OPTIM_WRAPPERS, scope=_SCOPE, locations=['mmkd_ext.engine'])
+DATASETS = Registry('dataset', parent=root.DATASETS, scope=_SCOPE, locations=['mmkd_ext.datasets'])
+TRANSFORMS = Registry('transform', parent=root.TRANSFORMS, scope=_SCOPE, locations=['mmkd_ext.transforms'])
+FUNCTIONS = Registry('function', parent=root.FUNCTIONS, scope=_SCOPE, locations=['mmkd_ext.datasets'])
+DATA_SAMPLERS = Registry('data sampler', parent=root.DATA_SAMPLERS, scope=_SCOPE, locations=['mmkd_ext.samplers'])
+METRICS = Registry('metric', parent=root.METRICS, scope=_SCOPE, locations=['mmkd_ext.evaluation'])
+HOOKS = Registry('hook', parent=root.HOOKS, scope=_SCOPE, locations=['mmkd_ext.hooks'])
+OPTIM_WRAPPERS = Registry('optimizer wrapper', parent=root.OPTIM_WRAPPERS, scope=_SCOPE, locations=['mmkd_ext.engine'])

@@ -13,6 +13,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
+from mmkd_ext.evaluation.retrieval_metric import check_fields
 from mmkd_ext.functional.uno import lowest_objective
 from mmkd_ext.io import table
 from mmkd_ext.registry import METRICS
@@ -53,13 +54,13 @@ def read_prediction(sample: Mapping[str, Any], *, num_known: int, caller: str) -
         KeyError: A field is missing.
         ValueError: The label is hidden, or the known head has another width than K.
     """
-    for key, remedy in (
-        ('split_name', "wrap the data in NovelClassSplit and pack it with PackInputs(meta_keys=('split_name', ...))"),
-        ('gt_label', 'evaluate on data that has labels'),
-        ('known_logits', 'evaluate an NCDClassifier'),
-    ):
-        if key not in sample:
-            raise KeyError(f'{caller}: expected predicted samples with {key!r} but got {sorted(sample)}; {remedy}')
+    check_fields(
+        caller,
+        sample,
+        split_name="wrap the data in NovelClassSplit and pack it with PackInputs(meta_keys=('split_name', ...))",
+        gt_label='evaluate on data that has labels',
+        known_logits='evaluate an NCDClassifier',
+    )
     label = int(sample['gt_label'])
     if label < 0:
         raise ValueError(f'{caller}: expected labels >= 0 in evaluation data but got {label}; set hide_labels=False')

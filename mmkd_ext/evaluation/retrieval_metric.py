@@ -113,6 +113,22 @@ class RetrievalMetric(BaseMetric):
         return (unit_rows(embeddings) if self.normalize else embeddings), labels
 
 
+def check_fields(caller: str, sample: Mapping[str, Any], **remedies: str) -> None:
+    """Refuse a predicted sample that lacks a field.
+
+    Args:
+        caller: Name of the caller in messages.
+        sample: Its fields.
+        **remedies: Field -> what to do where it is missing.
+
+    Raises:
+        KeyError: A field is missing.
+    """
+    for key, remedy in remedies.items():
+        if key not in sample:
+            raise KeyError(f'{caller}: expected predicted samples with {key!r} but got {sorted(sample)}; {remedy}')
+
+
 def read_embedding(sample: Mapping[str, Any], caller: str) -> EmbeddedSample:
     """Reduce a predicted data sample to what retrieval needs.
 
@@ -128,12 +144,7 @@ def read_embedding(sample: Mapping[str, Any], caller: str) -> EmbeddedSample:
         KeyError: A field is missing.
         ValueError: The embedding is not a vector.
     """
-    for key, remedy in (
-        ('embedding', 'evaluate a model that embeds'),
-        ('gt_label', 'evaluate on data that has labels'),
-    ):
-        if key not in sample:
-            raise KeyError(f'{caller}: expected predicted samples with {key!r} but got {sorted(sample)}; {remedy}')
+    check_fields(caller, sample, embedding='evaluate a model that embeds', gt_label='evaluate on data that has labels')
     embedding = torch.as_tensor(sample['embedding']).detach().cpu()
     if embedding.ndim != 1:
         raise ValueError(

@@ -23,16 +23,6 @@ from mmkd_ext.models.teacher import build_teacher, check_teacher_spec
 from mmkd_ext.ops.arguments import unit_rows
 from mmkd_ext.registry import HOOKS
 from mmkd_ext.scores.neighbours import nearest_neighbours
-from mmkd_ext.visualization import (
-    Assignment,
-    CurveHistory,
-    Discovery,
-    DiscoveryCollector,
-    GalleryImage,
-    NeighbourRow,
-    neighbours_figure,
-    small_picture,
-)
 from mmkd_ext.visualization.figures import style
 
 
@@ -137,8 +127,8 @@ class DiscoveryReportHook(FinalEvaluationHook):
         self.tap = tap
         self.max_points = max_points
         self.images_per_class = images_per_class
-        self._collector: DiscoveryCollector | None = None
-        self._history = CurveHistory()
+        self._collector: visualization.DiscoveryCollector | None = None
+        self._history = visualization.CurveHistory()
         self._saved: dict[str, Any] | None = None
         self._is_done = False
 
@@ -157,7 +147,7 @@ class DiscoveryReportHook(FinalEvaluationHook):
                 f'({problem[0]}); choose another work_dir or out_dir'
             )
         self._recorder = Recorder(student_of(runner), [self.tap], caller='DiscoveryReportHook')
-        self._history = CurveHistory.load(self._folder / 'curves.json')
+        self._history = visualization.CurveHistory.load(self._folder / 'curves.json')
 
     def after_run(self, runner: Runner) -> None:
         """Take the recorder off the model.
@@ -194,10 +184,10 @@ class DiscoveryReportHook(FinalEvaluationHook):
             runner: The runner.
         """
         super().before_train(runner)
-        on_disk, self._history = self._history, CurveHistory()
+        on_disk, self._history = self._history, visualization.CurveHistory()
         progress, unit = run_progress(runner)
         if progress:
-            self._history = CurveHistory(self._saved)
+            self._history = visualization.CurveHistory(self._saved)
             self._history.fill_up(on_disk, until=progress)
         self._history.progress_name = unit
 
@@ -226,7 +216,7 @@ class DiscoveryReportHook(FinalEvaluationHook):
         """Begin to collect, if the report is about this evaluation."""
         if self._is_final(runner, mode):
             loader = runner.test_dataloader if mode == 'test' else runner.val_dataloader
-            self._collector = DiscoveryCollector(len(loader.dataset), self.max_points)
+            self._collector = visualization.DiscoveryCollector(len(loader.dataset), self.max_points)
 
     def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Record the embedding, if the report is about this evaluation.
@@ -297,7 +287,9 @@ class DiscoveryReportHook(FinalEvaluationHook):
         if discovery is not None:
             self._write(runner, discovery, dataset, metrics)
 
-    def _write(self, runner: Runner, discovery: Discovery, dataset: Any, metrics: Mapping[str, Any]) -> None:
+    def _write(
+        self, runner: Runner, discovery: visualization.Discovery, dataset: Any, metrics: Mapping[str, Any]
+    ) -> None:
         settings = run_settings(runner, is_training=self._is_training)
         is_bgr = reverses_channels(student_of(runner).data_preprocessor)
 
@@ -320,7 +312,7 @@ class DiscoveryReportHook(FinalEvaluationHook):
         )
         runner.logger.info(visualization.console_summary(discovery, metrics, self._folder))
 
-    def _shown_split(self, runner: Runner, discovery: Discovery) -> str:
+    def _shown_split(self, runner: Runner, discovery: visualization.Discovery) -> str:
         if self.split in discovery.splits:
             return self.split
         runner.logger.warning(
@@ -330,14 +322,14 @@ class DiscoveryReportHook(FinalEvaluationHook):
         return discovery.splits[0]
 
 
-def _assignment(sample: Mapping[str, Any]) -> Assignment:
+def _assignment(sample: Mapping[str, Any]) -> visualization.Assignment:
     """Read where the best head puts a predicted sample."""
     num_known = len(sample['known_logits'])
     prediction = read_prediction(sample, num_known=num_known, caller='DiscoveryReportHook')
     head = best_head(sample['head_objective'].tolist())
     scores = sample['pred_score'].float()
     novel_scores = scores[num_known:]
-    return Assignment(
+    return visualization.Assignment(
         int(sample.get('sample_idx', -1)),
         prediction.split,
         prediction.label,
@@ -472,19 +464,19 @@ class NeighbourReportHook(FinalEvaluationHook):
         class_names = getattr(dataset, 'metainfo', {}).get('classes')
         is_bgr = reverses_channels(student_of(runner).data_preprocessor)
 
-        def image(position: int, query: int) -> GalleryImage:
+        def image(position: int, query: int) -> visualization.GalleryImage:
             label = samples[position][0].label
-            pixels = small_picture(dataset[position]['inputs'], is_bgr=is_bgr)
+            pixels = visualization.small_picture(dataset[position]['inputs'], is_bgr=is_bgr)
             name = class_names[label] if class_names else str(label)
-            return GalleryImage(pixels, name, is_wrong=label != samples[query][0].label)
+            return visualization.GalleryImage(pixels, name, is_wrong=label != samples[query][0].label)
 
         rows = [
-            NeighbourRow(
+            visualization.NeighbourRow(
                 image(query, query), {name: [image(j, query) for j in rows[i]] for name, rows in found.items()}
             )
             for i, query in enumerate(queries)
         ]
-        picture = style.to_array(neighbours_figure(rows, title=f'Nearest of {len(samples)} images'))
+        picture = style.to_array(visualization.neighbours_figure(rows, title=f'Nearest of {len(samples)} images'))
         path = Path(runner.work_dir) / self.out_file
         path.parent.mkdir(parents=True, exist_ok=True)
         imsave(path, picture, dpi=style.DPI)

@@ -218,6 +218,14 @@ class CIFARStages(BaseModule):
         return tuple(maps[index] for index in self.out_indices)
 
 
+def _conv(width_in: int, width: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(width_in, width, 3, stride, padding=1, bias=False)
+
+
+def _conv_norm_relu(width_in: int, width: int, stride: int = 1) -> list[nn.Module]:
+    return [_conv(width_in, width, stride), nn.BatchNorm2d(width), nn.ReLU()]
+
+
 def _stage(block: type[nn.Module], width_in: int, width: int, stride: int, num_blocks: int) -> Sequential:
     others = [block(width, width) for _ in range(num_blocks - 1)]
     return Sequential(block(width_in, width, stride), *others)
@@ -248,7 +256,7 @@ class ConvNet(BaseModule):
         for width_in, width in zip((in_channels, *channels), channels, strict=False):
             if layers:
                 layers.append(nn.MaxPool2d(2))
-            layers += [nn.Conv2d(width_in, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            layers += _conv_norm_relu(width_in, width)
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
@@ -305,9 +313,7 @@ class CIFARResNet(CIFARStages):
     ) -> None:
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f'CIFARResNet: expected depth 6n + 2 but got {depth}; use 8, 14, 20, 32, 44, 56 or 110')
-        stem = nn.Sequential(
-            nn.Conv2d(in_channels, stem_channels, 3, padding=1, bias=False), nn.BatchNorm2d(stem_channels), nn.ReLU()
-        )
+        stem = nn.Sequential(*_conv_norm_relu(in_channels, stem_channels))
         widths = [stem_channels, base_channels, 2 * base_channels, 4 * base_channels]
         super().__init__(stem, widths, _BasicBlock, (depth - 2) // 6, out_indices, init_cfg)
 
@@ -317,13 +323,8 @@ class _BasicBlock(BaseModule):
 
     def __init__(self, width_in: int, width: int, stride: int = 1) -> None:
         super().__init__()
-        self.residual = nn.Sequential(
-            nn.Conv2d(width_in, width, 3, stride, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-        )
+        layers = [*_conv_norm_relu(width_in, width, stride), _conv(width, width), nn.BatchNorm2d(width)]
+        self.residual = nn.Sequential(*layers)
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or width_in != width:
             self.shortcut = nn.Sequential(nn.Conv2d(width_in, width, 1, stride, bias=False), nn.BatchNorm2d(width))
@@ -372,8 +373,9 @@ class WideResNet(CIFARStages):
         if widen_factor < 1:
             raise ValueError(f'WideResNet: expected widen_factor >= 1 but got {widen_factor}; 1 is not widened')
         widths = [16, 16 * widen_factor, 32 * widen_factor, 64 * widen_factor]
-        stem = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
-        super().__init__(stem, widths, _PreActivationBlock, (depth - 4) // 6, out_indices, init_cfg)
+        super().__init__(
+            _conv(in_channels, widths[0]), widths, _PreActivationBlock, (depth - 4) // 6, out_indices, init_cfg
+        )
         last: Sequential = self.stages[-1]
         last.append(nn.BatchNorm2d(widths[-1])).append(nn.ReLU())
 
@@ -384,12 +386,7 @@ class _PreActivationBlock(BaseModule):
     def __init__(self, width_in: int, width: int, stride: int = 1) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(width_in)
-        self.residual = nn.Sequential(
-            nn.Conv2d(width_in, width, 3, stride, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-        )
+        self.residual = nn.Sequential(*_conv_norm_relu(width_in, width, stride), _conv(width, width))
         self.shortcut: nn.Module | None = None
         if stride > 1 or width_in != width:
             self.shortcut = nn.Conv2d(width_in, width, 1, stride, bias=False)

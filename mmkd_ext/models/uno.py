@@ -403,15 +403,14 @@ class NCDClassifier(MultiViewModel):
             the head with the lowest objective.
         """
         logits_HBC = self._infer(views).squeeze(0)
-        if self.novel_head is None:
-            return write_predictions(data_samples, logits_HBC, num_known=self.num_known, temperature=self.temperature)
+        head = self.novel_head
         return write_predictions(
             data_samples,
             logits_HBC,
             num_known=self.num_known,
             temperature=self.temperature,
-            best_head=self.novel_head.best_head,
-            head_objective=self.novel_head.mean_objective,
+            best_head=None if head is None else head.best_head,
+            head_objective=None if head is None else head.mean_objective,
         )
 
     def _infer(self, views: Sequence[Tensor]) -> Tensor:

@@ -55,15 +55,12 @@ class Contingency:
             raise ValueError(f'{caller}: expected num_known >= 0 but got {num_known}; count the known classes')
         table_PT = self.table_PT
         unmatched_K = table_PT.diagonal()[:num_known]
-        if protocol == 'v1':
-            hits_T = np.concatenate([unmatched_K, _hits_after_matching(table_PT[:, num_known:])])
-            hits_all = _hits_after_matching(table_PT).sum()
-        elif protocol == 'v2':
+        if protocol == 'v2':
             hits_T = _hits_after_matching(table_PT)
-            hits_all = hits_T.sum()
         else:
-            hits_T = np.concatenate([unmatched_K, _hits_after_matching(table_PT[num_known:, num_known:])])
-            hits_all = hits_T.sum()
+            novel_PN = table_PT[num_known if protocol == 'v3' else 0 :, num_known:]
+            hits_T = np.concatenate([unmatched_K, _hits_after_matching(novel_PN)])
+        hits_all = _hits_after_matching(table_PT).sum() if protocol == 'v1' else hits_T.sum()
         size_T = table_PT.sum(axis=0)
         return {
             'all': _ratio(hits_all, size_T.sum()),

@@ -11,8 +11,8 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.utils.data import Dataset
 
+from mmkd_ext import visualization
 from mmkd_ext.hooks import NeighbourReportHook
-from mmkd_ext.hooks import report_hooks as neighbour_report_hook
 
 SIZE = 15
 
@@ -77,8 +77,8 @@ def drawn(monkeypatch):
         )
         return real(rows, title=title)
 
-    real = neighbour_report_hook.neighbours_figure
-    monkeypatch.setattr(neighbour_report_hook, 'neighbours_figure', record)
+    real = visualization.neighbours_figure
+    monkeypatch.setattr(visualization, 'neighbours_figure', record)
     return pictures
 
 

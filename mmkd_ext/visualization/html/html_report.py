@@ -311,9 +311,10 @@ def pack_sprites(pictures: Sequence[Picture]) -> Sprites:
 
 _ASSETS = Path(__file__).with_name('page')
 
-_STYLES = 'colours page classes map tables dialogs screens'
+_STYLES = [f'{name}.css' for name in 'colours page classes map tables dialogs screens'.split()]  # noqa: SIM905
 """In the order in which they are joined; a later one overrides."""
-_SCRIPTS = 'data corrections storage csv thumbnails tiles cards sections map_view map dialogs toolbar main'
+_SCRIPT_NAMES = 'data corrections storage csv thumbnails tiles cards sections map_view map dialogs toolbar main'
+_SCRIPTS = [f'{name}.js' for name in _SCRIPT_NAMES.split()]
 """In the order in which they are joined into one scope."""
 
 
@@ -337,8 +338,8 @@ def _reading_order(result: DiscoveryResult) -> np.ndarray:
 
 
 def _page(result: DiscoveryResult, order: np.ndarray, sprites: Sprites) -> str:
-    style = _join(_STYLES, 'css')
-    script = f"(() => {{\n'use strict';\n{_join(_SCRIPTS, 'js')}}})();\n"
+    style = _join(_STYLES)
+    script = f"(() => {{\n'use strict';\n{_join(_SCRIPTS)}}})();\n"
     data = _data_json(_data(result, order, sprites))
     policy = (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src blob:; "
@@ -359,8 +360,8 @@ def _page(result: DiscoveryResult, order: np.ndarray, sprites: Sprites) -> str:
     )
 
 
-def _join(names: str, suffix: str) -> str:
-    return ''.join((_ASSETS / f'{name}.{suffix}').read_text(encoding='utf-8') for name in names.split())
+def _join(names: Sequence[str]) -> str:
+    return ''.join((_ASSETS / name).read_text(encoding='utf-8') for name in names)
 
 
 def _data(result: DiscoveryResult, order: np.ndarray, sprites: Sprites) -> dict[str, Any]:
