@@ -2,8 +2,7 @@
 
 from mmkd_ext.checkpoint import AtomicLocalBackend
 from mmkd_ext.engine.cpu import BFloat16OptimWrapper, SyncBatchNorm, convert_sync_batch_norm
-from mmkd_ext.engine.resume import EndlessBatches, ResumableBatchSampler, SeededBatch
-from mmkd_ext.engine.runner import student_of
+from mmkd_ext.engine.runner import EndlessBatches, ResumableBatchSampler, SeededBatch, student_of
 
 __all__ = [
     'AtomicLocalBackend',

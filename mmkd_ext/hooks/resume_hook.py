@@ -18,15 +18,15 @@ from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, IterableDataset
 
 from mmkd_ext.checkpoint import ATOMIC, save_checkpoint
-from mmkd_ext.engine.resume import (
+from mmkd_ext.engine.runner import (
     EndlessBatches,
     ResumableBatchSampler,
     gather_local_states,
     get_random_state,
     restore_local_state,
     set_random_state,
+    student_of,
 )
-from mmkd_ext.engine.runner import student_of
 from mmkd_ext.io import PARTIAL
 from mmkd_ext.registry import HOOKS
 

@@ -9,7 +9,7 @@ from mmengine.structures import BaseDataElement
 from torch.utils.data import DataLoader, default_collate
 
 from mmkd_ext.datasets import ArrayDataset, InMemoryDataset, NovelClassSplit, collate_batch
-from mmkd_ext.engine.resume import ResumableBatchSampler
+from mmkd_ext.engine.runner import ResumableBatchSampler
 from mmkd_ext.registry import DATASETS
 from mmkd_ext.samplers import QuotaBatchSampler
 
@@ -71,7 +71,7 @@ def test_batches_by_quota():
 
 
 def test_resumable_batches_are_read_without_seeding_each_sample(monkeypatch):
-    monkeypatch.setattr('mmkd_ext.engine.resume.seed_cpu', None)
+    monkeypatch.setattr('mmkd_ext.engine.runner.seed_cpu', None)
     dataset = InMemoryDataset(split())
     batches = ResumableBatchSampler([[4, 0], [1]], seed=0)
     found = [batch['inputs'] for batch in DataLoader(dataset, batch_sampler=batches, collate_fn=collate_batch)]

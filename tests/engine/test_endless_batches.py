@@ -4,7 +4,7 @@ import pytest
 from mmengine.dataset import DefaultSampler
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
-from mmkd_ext.engine.resume import EndlessBatches, ResumableBatchSampler
+from mmkd_ext.engine.runner import EndlessBatches, ResumableBatchSampler
 
 DATA = list(range(10))
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.multiprocessing import start_processes
 
-from mmkd_ext.engine.resume import gather_local_states, get_random_state, restore_local_state
+from mmkd_ext.engine.runner import gather_local_states, get_random_state, restore_local_state
 
 
 def model():

@@ -4,7 +4,7 @@ import random
 import numpy as np
 import torch
 
-from mmkd_ext.engine.resume import get_random_state, seed_cpu, set_random_state
+from mmkd_ext.engine.runner import get_random_state, seed_cpu, set_random_state
 
 
 def draw():

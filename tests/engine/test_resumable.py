@@ -7,7 +7,7 @@ import torch
 from mmengine.dataset import DefaultSampler
 from torch.utils.data import BatchSampler, DataLoader
 
-from mmkd_ext.engine.resume import ResumableBatchSampler, SeededBatch
+from mmkd_ext.engine.runner import ResumableBatchSampler, SeededBatch
 
 
 def draw():
