@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
-from scipy.stats import sem
+from scipy import stats
 from torch import Tensor
 
 from mmkd_ext.evaluation.retrieval_metric import EmbeddedSample, read_embedding
@@ -109,7 +109,7 @@ def mean_and_interval(accuracies: np.ndarray) -> tuple[float, float]:
     Args:
         accuracies: (E,), at least two.
     """
-    return float(accuracies.mean()), float(1.96 * sem(accuracies))
+    return float(accuracies.mean()), float(1.96 * stats.sem(accuracies))
 
 
 def _check_pairs(tasks: Sequence[tuple[int, int]]) -> None:
