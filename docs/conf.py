@@ -38,7 +38,7 @@ nitpick_ignore_regex = [
     (r'py:.*', r'(?!mmkd_ext\.)\w+\..*'),  # other packages: their inventories are on the network, the build needs none
     (r'py:(class|exc)', r'\w+'),  # likewise, as annotations have them
     (r'py:class', r'mmkd_ext\..*\._\w+'),  # private classes and type variables, in signatures
-    (r'py:class', r'mmkd_ext\.ops\.precision\.Result'),  # a type variable
+    (r'py:class', r'mmkd_ext\.ops\.arguments\.Result'),  # a type variable
 ]
 
 myst_enable_extensions = ['dollarmath', 'amsmath', 'colon_fence', 'deflist']
