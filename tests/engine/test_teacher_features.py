@@ -53,7 +53,7 @@ def test_one_row_per_sample_in_the_order_of_the_data_set(monkeypatch, tap):
 @pytest.mark.parametrize('world_size', [2, 3])
 def test_processes_compute_disjoint_shares_without_padding(monkeypatch, world_size):
     view, computed, shares = with_pipeline(Numbers(), negative, 'Test'), [], []
-    monkeypatch.setattr(teacher_features, 'gather', lambda share: shares.append(share) or [])
+    monkeypatch.setattr(teacher_features, 'gather', lambda share: shares.append(share) or shares)
     for rank in reversed(range(world_size)):  # the main process last, as it waits for the others
         monkeypatch.setattr(teacher_features, 'get_dist_info', lambda rank=rank: (rank, world_size))
         if rank == 0:
