@@ -268,10 +268,10 @@ class NovelHead(BaseModule):
 
     @property
     def mean_objective(self) -> Tensor:
-        """Mean training objective per head since the last reset: (H,), lower is better; NaN when never trained."""
+        """Mean objective of each head since the last reset, shape (H,), the lower the better; NaN when never trained."""
         return self.objective_sum / self.objective_count
 
     @property
     def best_head(self) -> Tensor:
-        """Index of the head with the lowest mean objective: (), int64, on the device; 0 when never trained."""
+        """Index of the head whose mean objective is lowest, shape (), int64, on the device; 0 when never trained."""
         return lowest_objective(self.mean_objective)
