@@ -306,7 +306,9 @@ class FrozenTeacher:
         caller: str = 'teacher',
         compiler: bool | Mapping[str, Any] = False,
     ) -> None:
-        self.model = model.eval().requires_grad_(False)
+        self.model = model
+        model.eval()  # no chain: backbones of OpenMMLab return nothing
+        model.requires_grad_(False)
         self.taps = tuple(taps)
         self.adapt = adapt
         self.caller = caller
@@ -341,17 +343,26 @@ class FrozenTeacher:
         Raises:
             RuntimeError: In the first call: a tap did not fire exactly once, or its tensor was overwritten in place
                 afterwards.
-            ValueError: The teacher wants other channels than ``inputs`` have.
+            ValueError: The teacher wants other channels than ``inputs`` have, or another size; or in the first call:
+                inputs that are normalized already.
         """
         if not self._has_mode:
             args, kwargs = (), {}
         stop_early = self._is_checked and not self._is_compiled
         with torch.no_grad(), self._recorder.record(stop_early) as features:
             images = inputs if self.adapt is None else self.adapt(inputs)
+            if not self._is_checked and isinstance(self.adapt, InputAdapter):
+                self.adapt.check(inputs)
             try:
                 self._call(images, *args, **kwargs)
             except AllTapsFired:
                 pass
+            except AssertionError as error:
+                raise ValueError(
+                    f'{self.caller}: expected images that its {type(self.model).__name__} takes but the student gets '
+                    f'{_shapes(images)}, and the model says: {error or "nothing"}; resize them for it with '
+                    'input_size=..., or build it for this size, as timm=dict(name=..., img_size=...) does'
+                ) from error
             except RuntimeError as error:
                 self._check_channels(images, error)
                 raise
@@ -373,6 +384,11 @@ class FrozenTeacher:
                 ) from error
 
 
+def _shapes(images: Any) -> str:
+    views = images if isinstance(images, (list, tuple)) else [images]
+    return ' and '.join(str(tuple(getattr(view, 'shape', ()))) for view in views)
+
+
 # --------------------------------------------------------------------------------------------------
 # Turns a batch that was prepared for the student into one that suits the teacher.
 
@@ -392,6 +408,20 @@ class Normalization:
     std: tuple[float, ...] = (1.0,)
     flips_channels: bool = False
 
+    def then(self, step: 'Normalization') -> 'Normalization':
+        """Return what both do, first this and then ``step``, whose units are the values that this one makes."""
+        num_channels = max(len(values) for values in (self.mean, self.std, step.mean, step.std))
+        mean, std, step_mean, step_std = (
+            values * (num_channels // len(values)) for values in (self.mean, self.std, step.mean, step.std)
+        )
+        if step.flips_channels:
+            mean, std = mean[::-1], std[::-1]
+        return Normalization(
+            tuple(m + s * n for m, s, n in zip(mean, std, step_mean, strict=True)),
+            tuple(s * t for s, t in zip(std, step_std, strict=True)),
+            self.flips_channels != step.flips_channels,
+        )
+
 
 def reverses_channels(preprocessor: Any) -> bool:
     """Whether a data preprocessor of OpenMMLab reverses the channels of its images; False for none."""
@@ -407,6 +437,13 @@ def normalization_of(preprocessor: Any) -> Normalization | None:
     return Normalization(tuple(mean.flatten().tolist()), tuple(preprocessor.std.flatten().tolist()), flips)
 
 
+NORMALIZE_ONCE = (
+    'move the normalization of the student into its data_preprocessor, or give the teacher mean=None and std=None if '
+    "it was trained on the student's"
+)
+"""What to do where it is not known how the inputs of a student were normalized."""
+
+
 class InputAdapter:
     r"""Undoes the student's normalization, applies the teacher's, and resizes.
 
@@ -420,6 +457,7 @@ class InputAdapter:
         teacher: What the teacher was trained with; None: it takes the batch as it is.
         size: Height and width of the teacher's inputs; None: the student's.
         caller: Name of the teacher in messages.
+        expects_pixels: Whether nobody knows of a normalization of the student's: :meth:`check` then looks at values.
 
     Raises:
         ValueError: The two normalizations are of different numbers of channels, or a number makes no sense.
@@ -433,8 +471,10 @@ class InputAdapter:
         teacher: Normalization | None = None,
         size: tuple[int, int] | None = None,
         caller: str = 'teacher',
+        expects_pixels: bool = False,
     ) -> None:
         self.caller = caller
+        self.expects_pixels = expects_pixels
         self.size = size
         teacher = teacher or student
         channels = {len(values) for values in (student.mean, student.std, teacher.mean, teacher.std)} - {1}
@@ -479,6 +519,28 @@ class InputAdapter:
         if isinstance(inputs, Sequence) and not isinstance(inputs, str):
             return [self._adapt(view) for view in inputs]
         return self._adapt(inputs)
+
+    def check(self, inputs: Any) -> None:
+        """Refuse a batch that seems to be normalized where that of the teacher would come on top.
+
+        Args:
+            inputs: As in a call.
+
+        Raises:
+            ValueError: Values that should be those of pixels are negative, or fractions up to 1 while the teacher's std
+                is in units of 0 to 255.
+        """
+        if not (self.expects_pixels and self.renormalizes):
+            return
+        views = inputs if isinstance(inputs, Sequence) else [inputs]
+        low, high = min(float(view.min()) for view in views), max(float(view.max()) for view in views)
+        has_fractions = any(bool((view != view.round()).any()) for view in views)
+        if low < 0 or (has_fractions and high <= 1 < 0.1 / float(self._scale.max())):
+            raise ValueError(
+                f'{self.caller}: expected pixels of 0 to 255, as the data preprocessor of the student does not '
+                f'normalize them, but got values from {low:.2f} to {high:.2f}, which the normalization of the teacher '
+                f'would distort; {NORMALIZE_ONCE}'
+            )
 
     def __str__(self) -> str:
         """Say in a few words what is done, as the start-up report shows it."""

@@ -214,7 +214,7 @@ class DistillHook(Hook):
         self._check_time(runner)
         student = student_of(runner)
         device = next(student.parameters()).device
-        teachers = {name: self._build_teacher(name, student) for name in self.teachers}
+        teachers = {name: self._build_teacher(name, student, runner) for name in self.teachers}
         for term in self._terms:
             term.loss.to(device)
         frozen = {name: self._cached(name, teacher.frozen.to(device), runner) for name, teacher in teachers.items()}
@@ -290,9 +290,9 @@ class DistillHook(Hook):
     def _who(self, name: str) -> str:
         return 'teacher' if len(self.teachers) == 1 else f'teacher {name!r}'
 
-    def _build_teacher(self, name: str, student: BaseModel) -> Teacher:
+    def _build_teacher(self, name: str, student: BaseModel, runner: Runner) -> Teacher:
         taps = [tap for term in self._terms if term.of == name for tap in term.teacher_taps]
-        return build_teacher(self.teachers[name], taps, student, self._who(name))
+        return build_teacher(self.teachers[name], taps, student, self._who(name), runner.train_dataloader.dataset)
 
     def _cached(self, name: str, teacher: FrozenTeacher, runner: Runner) -> FrozenTeacher | CachedTeacher:
         folder = self.teachers[name].get('cache')

@@ -93,9 +93,9 @@ def load_weights(model: nn.Module, path: str | Path, caller: str = 'model', pref
 
     The weights may lie under any of :data:`WRAPPERS`, and under what DDP, FSDP and ``torch.compile`` put before names,
     in any order. They are loaded as the model wants it: its hooks may rename and resize entries, or make some anew and
-    drop those of the file; where a model of timm does not take them as they are, timm's own filter may change them. What
-    does not fit then is refused. Whole parts that only the file has are allowed: a teacher may lack the head that its
-    checkpoint was trained with.
+    drop those of the file; where a model of timm does not take them as they are, timm's own filter may change them.
+    What does not fit then is refused. Whole parts that only the file has are allowed: a teacher may lack the head that
+    its checkpoint was trained with.
 
     Args:
         model: Any model.
