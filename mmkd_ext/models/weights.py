@@ -16,6 +16,7 @@ __all__ = [
     'WRAPPERS',
     'LoadReport',
     'Weights',
+    'classes_in',
     'find_weights',
     'load_weights',
     'named_classes',
@@ -195,18 +196,18 @@ def part_of(name: str) -> str:
 
 
 def named_classes(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return the names of the classes that a checkpoint of OpenMMLab was trained on, in the order of its logits.
-
-    Those that a training of novel class discovery has made up do not count.
-    """
+    """Return the names of the classes that a checkpoint of OpenMMLab was trained on, in the order of its logits."""
     meta = checkpoint.get('meta')
     meta = meta if isinstance(meta, Mapping) else {}
-    about = meta.get('dataset_meta')
-    about = about if isinstance(about, Mapping) else {}
-    classes = about.get('classes', about.get('CLASSES', meta.get('CLASSES')))  # the latter of versions before 2022
-    if not isinstance(classes, (list, tuple)):
+    return classes_in(meta.get('dataset_meta', meta))
+
+
+def classes_in(metainfo: Any) -> tuple[str, ...] | None:
+    """Return the names of the classes in the metainfo of a data set, without those that a discovery has made up."""
+    if not isinstance(metainfo, Mapping):
         return None
-    return tuple(map(str, classes))[: about.get('num_known')]
+    classes = metainfo.get('classes', metainfo.get('CLASSES'))  # the latter of versions before 2022
+    return tuple(map(str, classes))[: metainfo.get('num_known')] if isinstance(classes, (list, tuple)) else None
 
 
 # --------------------------------------------------------------------------------------------------
