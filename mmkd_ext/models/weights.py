@@ -126,10 +126,7 @@ def load_weights(model: nn.Module, path: str | Path, caller: str = 'model', pref
             new_problem, unexpected = _load(model, filtered)
             problem = new_problem and problem
     if problem:
-        raise RuntimeError(
-            f'{caller}: expected the weights of a {type(model).__name__} but {path} is of another architecture; '
-            f'{problem}{_remedy(best, others)}'
-        )
+        raise RuntimeError(_complaint(model, problem, best, others, f'{caller}: expected the weights of', path))
     alike = [weights.prefix for weights in others if weights.num_fitting and weights.num_fitting >= best.num_fitting]
     return LoadReport(len(model.state_dict()), unexpected, best.prefix, alike, named_classes(checkpoint))
 
@@ -249,15 +246,17 @@ def _filtered_by_timm(model: nn.Module, entries: Mapping[str, Any]) -> dict[str,
         return None  # weights of another architecture, which is said in our own words
 
 
-def _remedy(best: Weights, others: list[Weights]) -> str:
-    better = [weights for weights in others if weights.num_fitting > best.num_fitting]
-    if not better:
-        return ''
-    most = max(weights.num_fitting for weights in better)
-    prefixes = ' and '.join(repr(weights.prefix) for weights in better if weights.num_fitting == most)
-    return (
-        f'; but {most} match under the prefix {prefixes}: give a teacher prefix=..., or save these entries without it'
-    )
+def _complaint(
+    model: nn.Module, problem: str, best: Weights, others: list[Weights], expected: str, path: str | Path
+) -> str:
+    kind, num_entries = type(model).__name__, len(model.state_dict())
+    most = max((weights.num_fitting for weights in others), default=0)
+    places = ' and '.join(repr(weights.prefix) for weights in others if weights.num_fitting == most)
+    remedy = 'give that to a teacher as prefix=..., or save these entries alone and without it'
+    if most == num_entries:
+        return f'{expected} a {kind} but in {path} all {most} entries match under the prefix {places} alone; {remedy}'
+    message = f'{expected} a {kind} but {path} is of another architecture; {problem}'
+    return f'{message}; {most} match under the prefix {places}: {remedy}' if most > best.num_fitting else message
 
 
 # --------------------------------------------------------------------------------------------------
@@ -291,8 +290,9 @@ def _prefixes(own: Mapping[str, Any], entries: Mapping[str, Any]) -> list[str]:
 
 def _start(place: str, name: str, prefix: str) -> str | None:
     """Return the beginning of ``name`` that ends with ``prefix``, which may begin in the name of an entry."""
-    known = '|'.join(map(re.escape, WRAPPERS))
-    match = re.match(rf'(?:(?:{known})\.)*{re.escape(prefix)}', place + name)
+    words = [word for word in _words(prefix) if word not in _AROUND_A_MODULE]
+    wanted = ''.join(f'{re.escape(word)}\\.' for word in words)
+    match = re.match(rf'(?:(?:{"|".join(WRAPPERS)})\.)*{wanted}', place + name)
     return name[: max(match.end() - len(place), 0)] if match else None
 
 
