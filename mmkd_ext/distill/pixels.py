@@ -66,7 +66,7 @@ def pixels_of_pipeline(pipeline: Any, *, are_bytes: bool = True) -> Pixels:
     pixels = Pixels()
     for transform in getattr(pipeline, 'transforms', pipeline) or ():
         name, get = _read(transform)
-        inner = [step for step in _lists_in(transform) if step]
+        inner = _lists_in(transform)
         if name in ('Normalize', 'torchvision/Normalize'):
             flips = bool(get('to_rgb', True)) and name == 'Normalize'
             pixels = pixels.then(Normalization(_numbers(get('mean')), _numbers(get('std')), flips))
@@ -101,7 +101,7 @@ _ALWAYS = {'MultiView', 'Compose'}
 
 def _pipelines(dataset: Any) -> Iterator[Any]:
     """Yield all pipelines of a data set, and of those that it wraps."""
-    if isinstance(dataset, (list, tuple)):
+    if type(dataset) in (list, tuple):  # not a data set that is a list
         for part in dataset:
             yield from _pipelines(part)
         return

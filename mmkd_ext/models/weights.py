@@ -151,10 +151,10 @@ def find_weights(model: nn.Module, checkpoint: Mapping[str, Any], prefix: str | 
     for place, entries in state_dicts(checkpoint):
         plain = _without_words(entries, set(_AROUND_A_MODULE) - keeps)
         if prefix is None:
-            before = {'', *_prefixes(own, plain)}
+            before = dict.fromkeys(['', *_prefixes(own, plain)])
             found += [_under(place, start, plain, own) for start in before]
         else:
-            starts = {start for name in plain if (start := _start(place, name, prefix)) is not None}
+            starts = dict.fromkeys(start for name in plain if (start := _start(place, name, prefix)) is not None)
             found += [_under(place, start, plain, own) for start in starts]
     if prefix is None and not found:
         found = [_under('', '', checkpoint, own)]
