@@ -136,7 +136,7 @@ def _lists_in(transform: Any) -> list[Sequence[Any]]:
     steps = getattr(steps, 'transforms', steps)
     if not isinstance(steps, (list, tuple)) or not steps:
         return []
-    as_lists = [getattr(step, 'transforms', step) for step in steps]
+    as_lists: list[Any] = [getattr(step, 'transforms', step) for step in steps]
     if all(isinstance(step, (list, tuple)) for step in as_lists):
         return as_lists
     return [steps]

@@ -275,11 +275,11 @@ def test_values_that_cannot_be_those_of_pixels_are_refused(batch):
 # Weights
 
 
-@pytest.mark.parametrize('name', ['ResNet', 'VGG', 'MobileNetV2', 'RegNet'])
+@pytest.mark.parametrize('name', ['ResNet', 'MobileNetV2'])
 def test_a_bare_backbone_of_mmpretrain(name, tmp_path):
     """Their train() and eval() return nothing. The weights are those of a classifier around it."""
     models = pytest.importorskip('mmpretrain.models')
-    arguments = {'ResNet': {'depth': 18}, 'VGG': {'depth': 11}, 'RegNet': {'arch': 'regnetx_400mf'}}.get(name, {})
+    arguments = {'depth': 18, 'base_channels': 4} if name == 'ResNet' else {}
     source = getattr(models, name)(**arguments)
     weights = {f'backbone.{key}': value for key, value in source.state_dict().items()}
     torch.save({'state_dict': {**weights, 'head.fc.weight': torch.ones(1)}}, tmp_path / 'a.pth')
