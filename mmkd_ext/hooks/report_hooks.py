@@ -15,7 +15,8 @@ from torch import Tensor
 
 from mmkd_ext import visualization
 from mmkd_ext.distill import FrozenTeacher, Recorder
-from mmkd_ext.distill.features import call_of, reverses_channels
+from mmkd_ext.distill.features import call_of
+from mmkd_ext.distill.inputs import reverses_channels
 from mmkd_ext.engine.runner import progress as run_progress
 from mmkd_ext.engine.runner import run_settings, student_of
 from mmkd_ext.evaluation import EmbeddedSample, best_head, read_embedding, read_prediction

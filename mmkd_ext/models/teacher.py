@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from mmkd_ext.distill import FrozenTeacher, InputAdapter, Normalization
-from mmkd_ext.distill.features import NORMALIZE_ONCE
-from mmkd_ext.distill.pixels import Pixels, pixels_of, pixels_of_dataset
+from mmkd_ext.distill.inputs import NORMALIZE_ONCE, Pixels, pixels_of, pixels_of_dataset
 from mmkd_ext.models.build import build_model_from_config, is_published, read_config, shown_config
 from mmkd_ext.models.weights import LoadReport, load_weights
 from mmkd_ext.models.zoo import ZOOS, build_zoo_model, weights_command, zoo_normalization

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mmkd_ext.distill import InputAdapter, Normalization
-from mmkd_ext.distill.pixels import Pixels, pixels_of, pixels_of_dataset, pixels_of_pipeline
+from mmkd_ext.distill.inputs import Pixels, pixels_of, pixels_of_dataset, pixels_of_pipeline
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 OWN = dict(mean=[100.0, 110.0, 120.0], std=[50.0, 60.0, 70.0])
