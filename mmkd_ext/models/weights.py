@@ -119,6 +119,12 @@ def load_weights(model: nn.Module, path: str | Path, caller: str = 'model', pref
             f'{_some(_beginnings(checkpoint))}'
         )
     best, others = found[0], found[1:]
+    alike = [weights.prefix for weights in others if weights.num_fitting and weights.num_fitting >= best.num_fitting]
+    if alike and prefix is None and not best.is_known:
+        raise RuntimeError(
+            f'{caller}: expected the weights of one {type(model).__name__} but {path} has several, under the prefixes '
+            f'{", ".join(map(repr, [best.prefix, *alike]))}; give one to a teacher as prefix=..., or save it alone'
+        )
     problem, unexpected = _load(model, best.entries)
     if problem:
         filtered = _filtered_by_timm(model, best.entries)
@@ -127,7 +133,6 @@ def load_weights(model: nn.Module, path: str | Path, caller: str = 'model', pref
             problem = new_problem and problem
     if problem:
         raise RuntimeError(_complaint(model, problem, best, others, f'{caller}: expected the weights of', path))
-    alike = [weights.prefix for weights in others if weights.num_fitting and weights.num_fitting >= best.num_fitting]
     return LoadReport(len(model.state_dict()), unexpected, best.prefix, alike, named_classes(checkpoint))
 
 

@@ -90,6 +90,15 @@ def test_other_prefixes_are_named_with_the_remedy(tmp_path, prefixes, named):
         load_weights(squeezenet(), tmp_path / 'a.pth', 'big')
 
 
+def test_one_of_several_networks_is_not_chosen_by_chance(tmp_path):
+    weights = squeezenet().state_dict()
+    torch.save({'first': weights, 'second': zeros(weights)}, tmp_path / 'a.pth')
+    with pytest.raises(RuntimeError, match=r"big: .* has several, under the prefixes 'first\.', 'second\.'; .*prefix="):
+        load_weights(squeezenet(), tmp_path / 'a.pth', 'big')
+    torch.save({'first': weights}, tmp_path / 'a.pth')
+    assert load_weights(squeezenet(), tmp_path / 'a.pth').prefix == 'first.'
+
+
 def test_the_backbone_of_a_classifier(tmp_path):
     classifier = mm.ImageClassifier(
         dict(type='mmpretrain.ResNet', depth=18, base_channels=4),
