@@ -73,6 +73,7 @@ setup(
             'tensorboard',
             'nbclient',
             'ipykernel',
+            'timm',
         ],
         'docs': ['sphinx>=8', 'myst-parser>=4', 'furo', 'sphinx-copybutton'],
     },

@@ -8,6 +8,7 @@ gives exactly the attributes a Runner's checkpoint needs.
 import pickle
 import pickletools
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,12 +46,39 @@ _ATTRIBUTES = {
 }
 
 
+_PLAIN_DATA = (
+    *('argparse.Namespace', 'types.SimpleNamespace'),  # DINO, MAE, MoCo v3, detr, ... keep their command line
+    *('collections.defaultdict', 'builtins.dict', 'builtins.list', 'builtins.int', 'builtins.float', 'typing.Any'),
+    *('pathlib.PosixPath', 'pathlib.WindowsPath', 'pathlib.PurePosixPath', 'pathlib.PureWindowsPath'),
+    *('pathlib._local.PosixPath', 'pathlib._local.WindowsPath'),
+    *('datetime.datetime', 'datetime.date', 'datetime.timedelta', 'builtins.frozenset'),
+    *(f'omegaconf.{name}' for name in ('dictconfig.DictConfig', 'listconfig.ListConfig', 'base.ContainerMetadata')),
+    *(f'omegaconf.{name}' for name in ('base.Metadata', 'nodes.AnyNode', 'nodes.ValueNode')),
+    *('yacs.config.CfgNode', 'fvcore.common.config.CfgNode', 'easydict.EasyDict', 'addict.addict.Dict'),
+    *('mmengine.config.config.ConfigDict', 'mmcv.utils.config.ConfigDict'),
+    'pytorch_lightning.utilities.parsing.AttributeDict',
+    'lightning.pytorch.utilities.parsing.AttributeDict',
+    'lightning_fabric.utilities.data.AttributeDict',
+    'lightning.fabric.utilities.data.AttributeDict',
+)
+"""Classes in which training codes keep settings. No code of theirs runs: :class:`_PlainData` takes their place."""
+
+
+class _PlainData:
+    """Stands for a class in ``_PLAIN_DATA``: its objects are dicts of what the file says of them."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        return OrderedDict()  # of what torch lets a file fill, the only one that takes attributes and items alike
+
+
 class _RefusedAttributeError(ValueError):
     """The file asks ``getattr`` for something that no checkpoint of a Runner needs."""
 
 
 def load_checkpoint_safely(path: str | Path, map_location: str | torch.device | None = 'cpu') -> dict[str, Any]:
     """Read a checkpoint; no code of the file runs.
+
+    Settings that training codes keep beside the weights, such as an ``argparse.Namespace``, are read as dicts.
 
     Args:
         path: A file of ``torch.save`` or mmengine's Runner, ``.safetensors``, or an http(s) address, which is
@@ -168,11 +196,14 @@ def _download(url: str) -> Path:
 
 @contextmanager
 def _restricted_globals() -> Iterator[None]:
-    """Allow what the process allows already, a Runner's classes, and the stand-in for ``getattr``."""
+    """Allow what the process allows already, a Runner's classes, and stand-ins for ``getattr`` and for settings."""
     inherited = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
     # A real getattr, allowed elsewhere in the process, would win over the stand-in.
-    torch.serialization.add_safe_globals([entry for entry in inherited if entry is not getattr] + _runner_globals())
+    kept = [entry for entry in inherited if entry is not getattr]
+    names = {entry[1] if isinstance(entry, tuple) else f'{entry.__module__}.{entry.__qualname__}' for entry in kept}
+    plain = [(_PlainData, name) for name in _PLAIN_DATA if name not in names]
+    torch.serialization.add_safe_globals([*kept, *_runner_globals(), *plain])
     try:
         yield
     finally:

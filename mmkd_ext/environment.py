@@ -3,6 +3,7 @@
 from importlib import metadata
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 INSTALL_HINT = (
     'install one OpenMMLab stack: `pip install "mmkd_ext[onedl]"` (maintained forks, the default) or '
@@ -49,6 +50,29 @@ def _check_torch() -> str | None:
     return None
 
 
+def _check_multimodal() -> str | None:
+    """With transformers and pycocotools, ``import mmpretrain.models`` also imports its multimodal models.
+
+    mmpretrain 1.2.0 and onedl-mmpretrain 1.3.6 derive these from classes that transformers 5 has no more, and end in
+    ``TypeError: NoneType takes no arguments``, whatever model was asked for.
+    """
+    transformers = _version('transformers')
+    name = 'onedl-mmpretrain' if _version('onedl-mmpretrain') else 'mmpretrain'
+    if transformers is None or _version(name) is None or _version('pycocotools') is None:
+        return None
+    wanted = [Requirement(line).specifier for line in metadata.requires(name) or () if 'transformers' in line]
+    if not wanted or name == 'mmpretrain':
+        wanted = [SpecifierSet('<5')]  # the original says of no later version that it does not suit
+    if all(specifier.contains(transformers, prereleases=True) for specifier in wanted):
+        return None
+    return (
+        f'{name} {_version(name)} expects transformers{wanted[0]} but found transformers {transformers}, with which '
+        'none of its models can be imported (TypeError: NoneType takes no arguments) as long as pycocotools is '
+        f'installed too; run `pip install "transformers{wanted[0]}"`, or `pip uninstall pycocotools` if nothing needs '
+        'it, and then mmpretrain leaves its multimodal models out'
+    )
+
+
 def problems() -> list[str]:
     """Return one sentence per defect of the installation, each with its remedy; empty when all is well."""
-    return [problem for problem in (_check_stack(), _check_torch()) if problem is not None]
+    return [problem for problem in (_check_stack(), _check_torch(), _check_multimodal()) if problem is not None]

@@ -77,7 +77,8 @@ def build(spec: ModelSpec) -> nn.Module:
         model.init_weights()
     else:
         load_weights(model, spec.checkpoint, spec.name)
-    return model.eval().to('cuda' if torch.cuda.is_available() else 'cpu')
+    model.eval()  # no chain: backbones of OpenMMLab return nothing
+    return model.to('cuda' if torch.cuda.is_available() else 'cpu')
 
 
 def evaluate(model: nn.Module, tap: str | None, data: str, topk: Sequence[int]) -> dict[str, float]:

@@ -1,3 +1,5 @@
+import argparse
+import datetime
 import functools
 import http.server
 import json
@@ -8,12 +10,16 @@ import struct
 import sys
 import threading
 import zipfile
+from collections import OrderedDict, defaultdict
+from fractions import Fraction
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
+import addict
 import numpy as np
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.model import BaseModel
 from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
@@ -135,11 +141,34 @@ def test_a_whole_model_is_refused_by_name(tmp_path):
 
 
 def test_classes_that_the_user_allows_stay_allowed(tmp_path):
-    torch.save({'path': Path('a')}, tmp_path / 'a.pth')
-    with pytest.raises(ValueError, match=r'asks for pathlib'):
+    torch.save({'share': Fraction(1, 2)}, tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match=r'asks for fractions\.Fraction'):
         load_checkpoint_safely(tmp_path / 'a.pth')
+    with torch.serialization.safe_globals([Fraction]):
+        assert load_checkpoint_safely(tmp_path / 'a.pth') == {'share': Fraction(1, 2)}
+    torch.save({'path': Path('a')}, tmp_path / 'a.pth')
     with torch.serialization.safe_globals([type(Path('a'))]):
         assert load_checkpoint_safely(tmp_path / 'a.pth') == {'path': Path('a')}
+
+
+@pytest.mark.parametrize(
+    ('settings', 'content'),
+    [
+        (argparse.Namespace(arch='vit_small', epochs=100), {'arch': 'vit_small', 'epochs': 100}),
+        (SimpleNamespace(lr=0.1), {'lr': 0.1}),
+        (ConfigDict(lr=0.1), None),
+        (addict.Dict(lr=0.1, a=dict(b=1)), None),
+        (defaultdict(list, {1: [2]}), {1: [2]}),
+        (argparse.Namespace(output=Path('a'), at=datetime.datetime(2026, 1, 1)), None),
+    ],
+)
+def test_settings_of_other_training_codes_are_read_without_their_classes(tmp_path, settings, content):
+    """The full checkpoint of DINO has an argparse.Namespace, others have configs of many kinds."""
+    torch.save({'teacher': {'w': torch.ones(2)}, 'args': settings}, tmp_path / 'a.pth')
+    read = load_checkpoint_safely(tmp_path / 'a.pth')
+    assert torch.equal(read['teacher']['w'], torch.ones(2))
+    assert type(read['args']) is OrderedDict
+    assert content is None or {**read['args'], **vars(read['args'])} == content
 
 
 # Damaged files

@@ -20,7 +20,10 @@ def installed(monkeypatch):
 
         monkeypatch.setattr(environment.metadata, 'version', version)
         requires = ['torch==2.15.0', 'numpy', 'gdown; extra == "x"']
-        monkeypatch.setattr(environment.metadata, 'requires', lambda name: requires)
+        fork = ['transformers<5,>=4.53.0; extra == "multimodal"']
+        monkeypatch.setattr(
+            environment.metadata, 'requires', lambda name: fork if name == 'onedl-mmpretrain' else requires
+        )
         return environment.problems()
 
     return pretend
@@ -57,6 +60,22 @@ def test_missing_torch_is_named(installed, missing):
     present = {name: version for name, version in GOOD.items() if name != missing}
     (problem,) = installed(mmengine='0.10.7', **present)
     assert f'found no {missing};' in problem
+
+
+MULTIMODAL = dict(onedl_mmengine='0.10.12', pycocotools='2.0.11', **GOOD)
+
+
+@pytest.mark.parametrize('host', [dict(onedl_mmpretrain='1.3.6'), dict(mmpretrain='1.2.0')])
+def test_transformers_beside_which_mmpretrain_cannot_be_imported(installed, host):
+    """Real versions: of these, `import mmpretrain.models` ends in "TypeError: NoneType takes no arguments"."""
+    (problem,) = installed(transformers='5.0.0', **host, **MULTIMODAL)
+    assert 'found transformers 5.0.0' in problem
+    assert '`pip install "transformers<5' in problem
+    assert '`pip uninstall pycocotools`' in problem
+    assert installed(transformers='4.57.1', **host, **MULTIMODAL) == []
+    without = {name: version for name, version in MULTIMODAL.items() if name != 'pycocotools'}
+    assert installed(transformers='5.0.0', **host, **without) == []
+    assert installed(transformers='5.0.0', **MULTIMODAL) == []
 
 
 def test_import_warns_and_the_registry_raises_without_mmengine(tmp_path):

@@ -12,21 +12,17 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
+from mmkd_ext.distill.inputs import InputAdapter
 from mmkd_ext.ops.arguments import near_misses
 
 __all__ = [
     'AllTapsFired',
     'FeatureSource',
     'FrozenTeacher',
-    'InputAdapter',
-    'Normalization',
     'Recorder',
     'Tap',
     'call_of',
-    'normalization_of',
-    'reverses_channels',
 ]
 
 _GRAMMAR = re.compile(r'(?P<path>[^\s\[\]:.]+(?:\.[^\s\[\]:.]+)*)(?P<input>:in)?(?:\[(?P<index>-?\d+)\])?')
@@ -306,7 +302,9 @@ class FrozenTeacher:
         caller: str = 'teacher',
         compiler: bool | Mapping[str, Any] = False,
     ) -> None:
-        self.model = model.eval().requires_grad_(False)
+        self.model = model
+        model.eval()  # no chain: backbones of OpenMMLab return nothing
+        model.requires_grad_(False)
         self.taps = tuple(taps)
         self.adapt = adapt
         self.caller = caller
@@ -341,17 +339,26 @@ class FrozenTeacher:
         Raises:
             RuntimeError: In the first call: a tap did not fire exactly once, or its tensor was overwritten in place
                 afterwards.
-            ValueError: The teacher wants other channels than ``inputs`` have.
+            ValueError: The teacher wants other channels than ``inputs`` have, or another size; or in the first call:
+                inputs that are normalized already.
         """
         if not self._has_mode:
             args, kwargs = (), {}
         stop_early = self._is_checked and not self._is_compiled
         with torch.no_grad(), self._recorder.record(stop_early) as features:
             images = inputs if self.adapt is None else self.adapt(inputs)
+            if not self._is_checked and isinstance(self.adapt, InputAdapter):
+                self.adapt.check(inputs)
             try:
                 self._call(images, *args, **kwargs)
             except AllTapsFired:
                 pass
+            except AssertionError as error:
+                raise ValueError(
+                    f'{self.caller}: expected images that its {type(self.model).__name__} takes but the student gets '
+                    f'{_shapes(images)}, and the model says: {error or "nothing"}; resize them for it with '
+                    'input_size=..., or build it for this size, as timm=dict(name=..., img_size=...) does'
+                ) from error
             except RuntimeError as error:
                 self._check_channels(images, error)
                 raise
@@ -373,139 +380,6 @@ class FrozenTeacher:
                 ) from error
 
 
-# --------------------------------------------------------------------------------------------------
-# Turns a batch that was prepared for the student into one that suits the teacher.
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """How pixels become inputs: ``(pixel - mean) / std`` per channel.
-
-    Attributes:
-        mean: Per channel, or one for all, in the units of the pixels (0 to 255), in the order of channels that the
-            model sees.
-        std: Likewise.
-        flips_channels: Whether the channels are reversed first (BGR, as OpenCV decodes, to RGB, or back).
-    """
-
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    flips_channels: bool = False
-
-
-def reverses_channels(preprocessor: Any) -> bool:
-    """Whether a data preprocessor of OpenMMLab reverses the channels of its images; False for none."""
-    # The names of the same switch here, in mmpretrain, and in mmengine and mmseg.
-    return any(getattr(preprocessor, name, False) for name in ('to_rgb', '_channel_conversion', 'channel_conversion'))
-
-
-def normalization_of(preprocessor: Any) -> Normalization | None:
-    """Return what a data preprocessor of OpenMMLab does to pixels; None for none, or one that does nothing to them."""
-    flips, mean = reverses_channels(preprocessor), getattr(preprocessor, 'mean', None)
-    if mean is None:
-        return Normalization(flips_channels=True) if flips else None
-    return Normalization(tuple(mean.flatten().tolist()), tuple(preprocessor.std.flatten().tolist()), flips)
-
-
-class InputAdapter:
-    r"""Undoes the student's normalization, applies the teacher's, and resizes.
-
-    .. math:: y = (x \sigma_S + \mu_S - \mu_T) / \sigma_T
-
-    in float32. It is linear, so it also suits batches that were mixed (Mixup, CutMix). Where the student's batch was
-    padded after its normalization, the padding gets another value than the teacher's own would.
-
-    Args:
-        student: What was done to the batch.
-        teacher: What the teacher was trained with; None: it takes the batch as it is.
-        size: Height and width of the teacher's inputs; None: the student's.
-        caller: Name of the teacher in messages.
-
-    Raises:
-        ValueError: The two normalizations are of different numbers of channels, or a number makes no sense.
-    """
-
-    fingerprint_name = 'mmkd_ext.distill.inputs.InputAdapter'  # as caches of version 0.1 know it
-
-    def __init__(
-        self,
-        student: Normalization,
-        teacher: Normalization | None = None,
-        size: tuple[int, int] | None = None,
-        caller: str = 'teacher',
-    ) -> None:
-        self.caller = caller
-        self.size = size
-        teacher = teacher or student
-        channels = {len(values) for values in (student.mean, student.std, teacher.mean, teacher.std)} - {1}
-        if len(channels) > 1:
-            raise ValueError(
-                f'{caller}: expected the number of channels of the student, mean {student.mean}, but got mean '
-                f'{teacher.mean}, std {teacher.std}; use a teacher for the same kind of images'
-            )
-        if min(teacher.std) <= 0 or (size is not None and min(size) < 1):
-            raise ValueError(f'{caller}: expected std and size > 0 but got std {teacher.std}, size {size}')
-        self.flips_channels = student.flips_channels != teacher.flips_channels
-        mean_S, std_S, mean_T, std_T = (
-            torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)
-            for values in (student.mean, student.std, teacher.mean, teacher.std)
-        )
-        if self.flips_channels:
-            mean_S, std_S = mean_S.flip(1), std_S.flip(1)
-        self._scale = (std_S / std_T).float()
-        self._shift = ((mean_S - mean_T) / std_T).float()
-        self.renormalizes = bool((self._scale != 1).any() or (self._shift != 0).any())
-
-    def to(self, device: torch.device | str) -> 'InputAdapter':
-        """Move the statistics to where the batches are."""
-        self._scale, self._shift = self._scale.to(device), self._shift.to(device)
-        return self
-
-    def __call__(self, inputs: Any) -> Any:
-        """Adapt a batch.
-
-        Args:
-            inputs: Float images of shape (N, C, H, W), or a list of such views, each of its own size.
-
-        Returns:
-            The same structure and dtype; ``inputs`` itself where there is nothing to do.
-
-        Raises:
-            TypeError: ``inputs`` are no batches of images.
-            ValueError: They have other channels than the teacher.
-        """
-        if not (self.flips_channels or self.renormalizes or self.size):
-            return inputs
-        if isinstance(inputs, Sequence) and not isinstance(inputs, str):
-            return [self._adapt(view) for view in inputs]
-        return self._adapt(inputs)
-
-    def __str__(self) -> str:
-        """Say in a few words what is done, as the start-up report shows it."""
-        steps = {
-            'own normalization': self.renormalizes,
-            'channels reversed': self.flips_channels,
-            f'resized to {self.size}': self.size is not None,
-        }
-        return ', '.join(step for step, is_done in steps.items() if is_done) or "the student's"
-
-    def _adapt(self, x_NCHW: Any) -> Tensor:
-        if not isinstance(x_NCHW, Tensor) or x_NCHW.ndim != 4 or not x_NCHW.is_floating_point():
-            found = f'{x_NCHW.dtype} of shape {tuple(x_NCHW.shape)}' if isinstance(x_NCHW, Tensor) else type(x_NCHW)
-            raise TypeError(
-                f'{self.caller}: expected float images (N, C, H, W), or a list of them, to adapt to the teacher but '
-                f"got {found}; give the teacher the student's normalization and size"
-            )
-        if self._shift.shape[1] not in (1, x_NCHW.shape[1]):  # broadcasting would make up channels
-            raise ValueError(
-                f'{self.caller}: expected inputs of {self._shift.shape[1]} channels but the student gets images of '
-                f'shape {tuple(x_NCHW.shape)}; use a teacher for the same kind of images'
-            )
-        y_NCHW = x_NCHW.float()
-        if self.flips_channels:
-            y_NCHW = y_NCHW.flip(1)
-        if self.renormalizes:
-            y_NCHW = torch.addcmul(self._shift, y_NCHW, self._scale)
-        if self.size:
-            y_NCHW = interpolate(y_NCHW, self.size, mode='bilinear', align_corners=False, antialias=True)
-        return y_NCHW.to(x_NCHW.dtype)
+def _shapes(images: Any) -> str:
+    views = images if isinstance(images, (list, tuple)) else [images]
+    return ' and '.join(str(tuple(getattr(view, 'shape', ()))) for view in views)

@@ -215,7 +215,9 @@ class SuperclassHook(Hook):
         student = student_of(runner)
         device = next(student.parameters()).device
         with same_randomness(device):
-            teacher = build_teacher(self.teacher, [self.tap], student, 'SuperclassHook').frozen.to(device)
+            pipeline = self.pipeline or test_pipeline(runner.cfg, 'SuperclassHook')
+            seen = {'pipeline': pipeline}
+            teacher = build_teacher(self.teacher, [self.tap], student, 'SuperclassHook', seen).frozen.to(device)
             ids = self._share(runner, self._find(runner, teacher, student, min_size))
         self._check(runner, fingerprint(ids))
         batch_sampler.set_superclasses(ids)

@@ -9,6 +9,7 @@ from mmengine.hooks import Hook, LoggerHook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
+from torch import nn
 from torch.utils.data import DataLoader
 
 from mmkd_ext.distill import (
@@ -21,12 +22,14 @@ from mmkd_ext.distill import (
     WeightSchedule,
     same_randomness,
 )
+from mmkd_ext.distill.classes import ClassesByName, class_taps, columns_of
 from mmkd_ext.distill.distillation import term_table
-from mmkd_ext.distill.features import call_of
+from mmkd_ext.distill.features import FeatureSource, call_of
 from mmkd_ext.engine.runner import student_of
 from mmkd_ext.engine.teacher_features import build_cached_teacher
 from mmkd_ext.io import table
 from mmkd_ext.models.teacher import Teacher, build_teacher, check_teacher_spec
+from mmkd_ext.models.weights import classes_in
 from mmkd_ext.ops.arguments import near_misses
 from mmkd_ext.registry import HOOKS, MODELS
 
@@ -209,16 +212,20 @@ class DistillHook(Hook):
             FileNotFoundError: A checkpoint is missing; the message has the command that makes it.
             KeyError: A tap names no module.
             RuntimeError: A checkpoint is of another architecture, a tap does not fire, or it gets no gradient.
-            ValueError: A tap is malformed, a checkpoint is refused or corrupt, or a teacher wants other channels.
+            ValueError: A tap is malformed, a checkpoint is refused or corrupt, or a teacher wants other channels, knows
+                other classes than those that a term compares, or is to get images that are normalized twice.
         """
         self._check_time(runner)
         student = student_of(runner)
         device = next(student.parameters()).device
-        teachers = {name: self._build_teacher(name, student) for name in self.teachers}
+        teachers = {name: self._build_teacher(name, student, runner) for name in self.teachers}
         for term in self._terms:
             term.loss.to(device)
-        frozen = {name: self._cached(name, teacher.frozen.to(device), runner) for name, teacher in teachers.items()}
-        self._distillation = Distillation(student, frozen, self._terms)
+        sources = {
+            name: self._by_name(name, teacher, self._cached(name, teacher.frozen.to(device), runner), runner, student)
+            for name, teacher in teachers.items()
+        }
+        self._distillation = Distillation(student, sources, self._terms)
         try:
             self._rehearse(runner, self._distillation, student, device)
         except BaseException:
@@ -290,13 +297,33 @@ class DistillHook(Hook):
     def _who(self, name: str) -> str:
         return 'teacher' if len(self.teachers) == 1 else f'teacher {name!r}'
 
-    def _build_teacher(self, name: str, student: BaseModel) -> Teacher:
+    def _build_teacher(self, name: str, student: BaseModel, runner: Runner) -> Teacher:
         taps = [tap for term in self._terms if term.of == name for tap in term.teacher_taps]
-        return build_teacher(self.teachers[name], taps, student, self._who(name))
+        return build_teacher(self.teachers[name], taps, student, self._who(name), runner.train_dataloader.dataset)
 
     def _cached(self, name: str, teacher: FrozenTeacher, runner: Runner) -> FrozenTeacher | CachedTeacher:
         folder = self.teachers[name].get('cache')
         return teacher if folder is None else build_cached_teacher(runner, teacher, folder)
+
+    def _by_name(
+        self, name: str, teacher: Teacher, source: FeatureSource, runner: Runner, student: nn.Module
+    ) -> FeatureSource:
+        """Put logits that are compared class by class in the student's order, where both sides name their classes."""
+        own, others = classes_in(getattr(runner.train_dataloader.dataset, 'metainfo', None)), teacher.classes
+        if own is None or others is None or own == others:
+            return source
+        taps: dict[str, int] = {}
+        for term in self._terms:
+            if term.of == name:
+                taps |= class_taps(term, student, teacher.frozen.model, len(own), len(others))
+        if not taps:
+            return source
+        columns = columns_of(own, others, self._who(name))
+        runner.logger.info(
+            f'DistillHook: logits of {self._who(name)} at {", ".join(taps)} are put in the order of the student, by '
+            f'the names of {len(own)} of its {len(others)} classes'
+        )
+        return ClassesByName(source, taps, columns, len(others), self._who(name))
 
     def _rehearse(self, runner: Runner, distillation: Distillation, student: BaseModel, device: torch.device) -> None:
         student.train()  # as the training loop does next

@@ -9,13 +9,14 @@ import torch
 from matplotlib.image import imsave
 from mmengine.dist import broadcast_object_list, collect_results, is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from mmkd_ext import visualization
 from mmkd_ext.distill import FrozenTeacher, Recorder
-from mmkd_ext.distill.features import call_of, reverses_channels
+from mmkd_ext.distill.features import call_of
+from mmkd_ext.distill.inputs import reverses_channels
 from mmkd_ext.engine.runner import progress as run_progress
 from mmkd_ext.engine.runner import run_settings, student_of
 from mmkd_ext.evaluation import EmbeddedSample, best_head, read_embedding, read_prediction
@@ -407,7 +408,9 @@ class NeighbourReportHook(FinalEvaluationHook):
         """
         if self.teacher is not None:
             student = student_of(runner)
-            built = build_teacher(self.teacher, [self.teacher_tap], student, 'NeighbourReportHook: teacher')
+            loops = [loop for loop in (runner._test_loop, runner._val_loop) if isinstance(loop, BaseLoop)]
+            dataset = loops[0].dataloader.dataset if loops else None
+            built = build_teacher(self.teacher, [self.teacher_tap], student, 'NeighbourReportHook: teacher', dataset)
             self._teacher = built.frozen.to(next(student.parameters()).device)
 
     def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:

@@ -32,9 +32,12 @@ class WeightedLoss(nn.Module):
     Attributes:
         settings (dict): The settings by name.
         shown (tuple): Names of further attributes that ``print(module)`` shows, before the settings.
+        class_axis (int | None): Axis of the teacher's tensor that counts classes, which have to be in the student's
+            order; None for a loss that compares no class with the same class.
     """
 
     shown: ClassVar[tuple[str, ...]] = ('loss_weight',)
+    class_axis: int | None = None
 
     def __init__(self, loss_weight: float = 1.0, **settings: Any) -> None:
         super().__init__()

@@ -34,6 +34,8 @@ class ClassRelationLoss(GatheredLoss):
         ValueError: If a setting is unknown or out of range.
     """
 
+    class_axis = 3
+
     def __init__(self, loss_weight: float = 0.1, *, gather: bool = True, **settings: Any) -> None:
         self_checked = ClassRelationSettings(caller='ClassRelationLoss', **settings)
         super().__init__(loss_weight, gather=gather, **asdict(self_checked))

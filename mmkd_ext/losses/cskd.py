@@ -43,6 +43,7 @@ class IntraCategoryLoss(LabelledRelationLoss):
         check_choice('IntraCategoryLoss', ('sample', 'element', 'official'), reduction=reduction)
         super().__init__(loss_weight, gather=gather, detach_centre=detach_centre, reduction=reduction)
         self.filtered = filtered
+        self.class_axis = 1 if filtered else None  # the largest logit is compared with the label
 
     # A term passes what the forward of its loss names.
     def forward(  # type: ignore[override]

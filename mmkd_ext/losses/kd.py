@@ -29,6 +29,7 @@ class KDLoss(WeightedLoss):
     """
 
     shown: ClassVar[tuple[str, ...]] = ('loss_weight', 'temperature')
+    class_axis = 1
 
     def __init__(self, loss_weight: float = 1.0, *, temperature: float = 4.0) -> None:
         super().__init__(loss_weight)

@@ -1,18 +1,16 @@
-"""Finds and reads configs of any OpenMMLab project, builds their models, and loads weights with a report."""
+"""Finds and reads configs of any OpenMMLab project, and builds their models."""
 
 import difflib
 import importlib.util
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmkd_ext.checkpoint import load_checkpoint_safely
+from mmkd_ext.models.weights import LoadReport, load_weights, part_of, surplus_entries  # where they were before
 from mmkd_ext.registry import MODELS
 
 __all__ = [
@@ -31,19 +29,6 @@ __all__ = [
 _OWN = 'mmkd_ext'
 SHIPPED = Path(__file__).parents[1] / '.mim' / 'configs'
 """The configs of this package: a folder of the wheel, a link in a checkout."""
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What :func:`load_weights` did.
-
-    Attributes:
-        matched: Number of entries of the model's state dict that were loaded: all of them.
-        unexpected: Entries of the file that the model has no place for.
-    """
-
-    matched: int
-    unexpected: list[str]
 
 
 def build_model_from_config(config: str | Path) -> nn.Module:
@@ -160,65 +145,3 @@ def dicts_in(node: Any) -> Iterator[dict]:
     if isinstance(node, (list, tuple)):
         for child in node:
             yield from dicts_in(child)
-
-
-def load_weights(model: nn.Module, path: str | Path, caller: str = 'model') -> LoadReport:
-    """Load every parameter and buffer of ``model`` from a checkpoint, safely.
-
-    The weights may lie under ``state_dict`` or ``model``, and their names may begin with what
-    ``DistributedDataParallel`` and ``torch.compile`` put in front. Whole parts that only the file has are allowed: a
-    teacher may lack the head that its checkpoint was trained with.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is refused or corrupt (:func:`load_checkpoint_safely`).
-        RuntimeError: The file lacks an entry of the model, one has another shape, or the file has more of a part than
-            the model has, as that of a deeper network does.
-    """
-    weights = _weights(load_checkpoint_safely(path))
-    stranger = f'{caller}: expected the weights of a {type(model).__name__} but {path} is of another architecture; '
-    try:
-        result = model.load_state_dict(weights, strict=False)
-    except RuntimeError as error:
-        raise RuntimeError(f'{stranger}{error}') from error
-    names = model.state_dict().keys()
-    if result.missing_keys or surplus_entries(names, weights):
-        raise RuntimeError(
-            f'{stranger}{len(names & weights.keys())} of {len(names)} entries match, missing are '
-            f'{_some(result.missing_keys)}, unexpected are {_some(result.unexpected_keys)}'
-        )
-    return LoadReport(len(names), list(result.unexpected_keys))
-
-
-def surplus_entries(own: Iterable[str], found: Iterable[str]) -> list[str]:
-    """Return the entries of a checkpoint for which a part of the model has no place, as a deeper network's.
-
-    Whole parts that only the checkpoint has do not count.
-
-    Args:
-        own: Names in the state dict of the model.
-        found: Names in that of the checkpoint.
-    """
-    own = set(own)
-    parts = {part_of(name) for name in own}
-    return [name for name in found if name not in own and part_of(name) in parts]
-
-
-def part_of(name: str) -> str:
-    """Return the first word of an entry's name, which is an attribute of the model."""
-    return name.partition('.')[0]
-
-
-def _weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Find the state dict in a checkpoint."""
-    for key in ('state_dict', 'model'):
-        if isinstance(checkpoint.get(key), Mapping):
-            checkpoint = checkpoint[key]
-    for prefix in ('module.', '_orig_mod.'):
-        if checkpoint and all(name.startswith(prefix) for name in checkpoint):
-            checkpoint = {name.removeprefix(prefix): value for name, value in checkpoint.items()}
-    return checkpoint
-
-
-def _some(names: list[str]) -> str:
-    return ', '.join(names[:10]) + (f' and {len(names) - 10} more' if len(names) > 10 else '') if names else 'none'

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from mmkd_ext.distill import InputAdapter, Normalization
-from mmkd_ext.distill.features import call_of, normalization_of
+from mmkd_ext.distill.features import call_of
+from mmkd_ext.distill.inputs import normalization_of
 
 MINE = Normalization((125.0, 123.0, 114.0), (63.0, 62.0, 67.0))
 IMAGENET = Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))

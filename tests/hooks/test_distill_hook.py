@@ -279,3 +279,77 @@ def test_a_teacher_without_a_term():
     terms = {'gram': {**TERMS['gram'], 'of': 'a'}}
     with pytest.raises(ValueError, match=r"DistillHook: .*teacher .*\['b'\]"):
         DistillHook(terms=terms, teachers={'a': teacher_of(None), 'b': teacher_of(None)})
+
+
+# Classes that a teacher names in another order
+
+
+class Named(list):
+    def __init__(self, classes):
+        super().__init__(samples())
+        self.metainfo = {'classes': classes}
+
+
+def named_teacher(folder, classes):
+    teacher = Net(width=6, num_classes=len(classes))
+    meta = {'dataset_meta': {'classes': classes}}
+    torch.save({'state_dict': teacher.state_dict(), 'meta': meta}, folder / 'teacher.pth')
+    return teacher.eval(), teacher_of(str(folder / 'teacher.pth'), num_classes=len(classes))
+
+
+KD = {'tap': 'head', 'agreement': True, 'loss': {'type': 'mmkd_ext.KDLoss', 'temperature': 1.0}}
+
+
+@pytest.mark.parametrize('loss', [{'type': 'mmkd_ext.KDLoss', 'temperature': 1.0}, {'type': nn.MSELoss}])
+@pytest.mark.parametrize('theirs', [['10', '2'], ['x', '10', '2'], ['2', '10']])
+def test_logits_are_compared_by_the_names_of_classes(tmp_path, theirs, loss):
+    """Folders sorted as text, '10' before '2', or a teacher that knows more: its columns are chosen by name."""
+    student, ours = Net(drop=0.0), ['2', '10']
+    teacher, spec = named_teacher(tmp_path, theirs)
+    gram = {'tap': 'backbone', 'loss': {'type': GramLoss}}
+    set_up(student, DistillHook(spec, {'kd': {'tap': 'head', 'loss': loss}, 'gram': gram}), dataset=Named(ours))
+    x, batch = torch.randn(5, 3), [BaseDataElement(gt_label=torch.tensor([i % 2])) for i in range(5)]
+    plain = copy.deepcopy(student)
+    losses = student(x, batch, mode='loss')
+    with torch.no_grad():
+        columns = torch.stack([teacher(x)[:, theirs.index(name)] for name in ours], dim=1)
+    logits = plain(x)
+    kl = torch.nn.functional.kl_div(
+        logits.log_softmax(1), columns.log_softmax(1), log_target=True, reduction='batchmean'
+    )
+    expected = (logits - columns).square().mean() if loss['type'] is nn.MSELoss else kl
+    torch.testing.assert_close(losses['loss_kd'], expected)
+    torch.testing.assert_close(losses['loss_gram'], gram_loss(plain.backbone(x), teacher.backbone(x)))
+
+
+def test_agreement_counts_the_same_class(tmp_path):
+    """A teacher that is the student but for the order of its classes agrees always."""
+    student = Net(width=6, drop=0.0)
+    _, spec = named_teacher(tmp_path, ['b', 'a'])
+    weights = {
+        **student.state_dict(),
+        'head.weight': student.head.weight.flip(0),
+        'head.bias': student.head.bias.flip(0),
+    }
+    torch.save({'state_dict': weights, 'meta': {'dataset_meta': {'classes': ['b', 'a']}}}, spec['checkpoint'])
+    hook = DistillHook(spec, {'kd': KD})
+    set_up(student, hook, dataset=Named(['a', 'b']))
+    hook._distillation.diagnosing = True
+    for module in student.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.eval()
+    batch = [BaseDataElement(gt_label=torch.tensor([0])) for _ in range(8)]
+    losses = student(torch.randn(8, 3), batch, mode='loss')
+    assert losses['agree_kd'] == 1
+    torch.testing.assert_close(losses['loss_kd'], torch.zeros(()), atol=1e-5, rtol=0)
+
+
+def test_other_classes_are_refused_with_the_remedy(tmp_path):
+    _, spec = named_teacher(tmp_path, ['cat', 'cow'])
+    message = r"lacks 'dog' and has 'cow'; compare features .*classes=\[\.\.\.\].*classes=None"
+    with pytest.raises(ValueError, match=message):
+        set_up(Net(), DistillHook(spec, {'kd': KD}), dataset=Named(['cat', 'dog']))
+    for fine in ({**spec, 'classes': None}, {**spec, 'classes': ['cat', 'dog']}):
+        set_up(Net(), DistillHook(fine, {'kd': KD}), dataset=Named(['cat', 'dog']))
+    set_up(Net(), DistillHook(spec, TERMS), dataset=Named(['cat', 'dog']))  # features have no classes
+    set_up(Net(), DistillHook(spec, {'kd': KD}))  # a data set that does not name them

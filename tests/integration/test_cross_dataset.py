@@ -83,6 +83,13 @@ def test_number_of_a_cell(arguments, tmp_path):
     assert [found['recall@1'], found['recall@5']] == pytest.approx([100 * recall[1], 100 * recall[5]])
 
 
+def test_a_bare_backbone(tmp_path):
+    """Its eval() returns nothing."""
+    (tmp_path / 'c.py').write_text("model = dict(type='mmpretrain.ResNet', depth=18, base_channels=4)")
+    model = cross_dataset.build(cross_dataset.ModelSpec('bare', str(tmp_path / 'c.py'), 'none'))
+    assert not model.training
+
+
 @pytest.mark.parametrize(
     ('extra', 'message'),
     [
