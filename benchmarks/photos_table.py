@@ -12,6 +12,7 @@ a second start goes on from there.
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +22,14 @@ from sklearn.cluster import KMeans
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from mmkd_ext.clustering.discriminant import principal_axes, within_class_whitening
-from mmkd_ext.clustering.feature_discovery import feature_discovery
+from mmkd_ext.clustering.feature_discovery import FeatureDiscovery, feature_discovery
 from mmkd_ext.clustering.num_classes import unit_features
 from mmkd_ext.scores.cluster_accuracy import cluster_accuracy
 
 NUM_KNOWN = {'birds': 50}
 
 
-def split(true_N, seed, num_known):
+def split(true_N: np.ndarray, seed: int, num_known: int) -> tuple[np.ndarray, np.ndarray]:
     """Classes in random order, known ones first; half of the images of each known class keep their label."""
     rng = np.random.default_rng(seed)
     rank_C = np.empty(true_N.max() + 1, dtype=np.int64)
@@ -41,7 +42,7 @@ def split(true_N, seed, num_known):
     return true_N, labels_N
 
 
-def row_to_beat(unit_ND, labels_N, num_classes):
+def row_to_beat(unit_ND: np.ndarray, labels_N: np.ndarray, num_classes: int) -> np.ndarray:
     """Whitening in 128 dimensions, Ward, names by Hungarian matching, four rounds of discriminants in that space."""
     space_NP = within_class_whitening(unit_ND, labels_N, num_dims=128, shrinkage=0.1).apply(unit_ND)
     ids_N = fcluster(linkage(space_NP, 'ward'), num_classes, 'maxclust') - 1
@@ -60,13 +61,14 @@ def row_to_beat(unit_ND, labels_N, num_classes):
     return ids_N
 
 
-def measure(features_ND, true_N, seed, num_known):
+def measure(features_ND: np.ndarray, true_N: np.ndarray, seed: int, num_known: int) -> dict:
+    """All methods on one split."""
     true_N, labels_N = split(true_N, seed, num_known)
     num_classes, free = int(true_N.max()) + 1, labels_N < 0
     unit_ND = unit_features(features_ND)
     out = {'num_known': num_known, 'num_classes': num_classes}
 
-    def note(name, method):
+    def note(name: str, method: Callable) -> np.ndarray | FeatureDiscovery:
         start, cpu = time.time(), time.process_time()
         found = method()
         ids_N = found if isinstance(found, np.ndarray) else found.ids_N
@@ -86,7 +88,8 @@ def measure(features_ND, true_N, seed, num_known):
     return out
 
 
-def table(results):
+def table(results: dict) -> None:
+    """Print what was measured."""
     print('| set, split | k-means | row to beat | number given | number not given | estimate (true) |')
     print('|---|---|---|---|---|---|')
     for key, result in results.items():
@@ -97,7 +100,8 @@ def table(results):
         print(f'| {key} | {" | ".join(cells)} | {result["not given"]["number"]} ({result["num_classes"]}) |')
 
 
-def main():
+def main() -> None:
+    """Measure what is missing, then print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('features', type=Path)
     parser.add_argument('--sets', nargs='+', default=['grocery', 'birds', 'pbc-cells'])

@@ -1,9 +1,9 @@
 """What labelled classes tell about directions: within-class whitening and linear discriminants, in closed form.
 
 Directions in which images of one class differ say nothing about the class. Whitening makes the spread within known
-classes the same in all directions, which carries over to classes that nobody has labelled. The estimate of the spread is
-shrunk towards a sphere by Ledoit and Wolf's closed form: few labelled images make a sphere, which changes nothing but the
-scale, many make the covariance itself. No setting is left to tune.
+classes the same in all directions, which carries over to classes that nobody has labelled. The estimate of the spread
+is shrunk towards a sphere by Ledoit and Wolf's closed form: few labelled images make a sphere, which changes nothing
+but the scale, many make the covariance itself. No setting is left to tune.
 
 Shape suffixes: N samples, L labelled samples, D dims, P kept dims, K classes.
 """
@@ -51,7 +51,7 @@ def principal_axes(features_ND: np.ndarray, num_dims: int) -> tuple[np.ndarray, 
         num_dims: Axes at most.
 
     Returns:
-        Mean (D,) and axes (D, P) with 1 <= P <= num_dims, float64. The sign of an axis makes its largest entry positive.
+        Mean (D,) and axes (D, P) with 1 <= P <= num_dims, float64. The largest entry of an axis is positive.
     """
     mean_D = features_ND.mean(axis=0, dtype=np.float64)
     cov_DD = np.zeros((features_ND.shape[1],) * 2)
@@ -126,7 +126,9 @@ def within_class_whitening(
     return Whitening(mean_D, axis_DP @ (vector_PP / root_P), share)
 
 
-def discriminant_scores(features_ND: np.ndarray, ids_N: np.ndarray, num_classes: int, *, shrinkage: float = 0.1) -> np.ndarray:
+def discriminant_scores(
+    features_ND: np.ndarray, ids_N: np.ndarray, num_classes: int, *, shrinkage: float = 0.1
+) -> np.ndarray:
     r"""Log-probabilities, up to a constant of each row, of a linear discriminant fitted to the same samples.
 
     :math:`s_{nk} = x_n^T \Sigma^{-1} \mu_k - \mu_k^T \Sigma^{-1} \mu_k / 2 + \log \pi_k`: Gaussian classes of one

@@ -2,9 +2,9 @@
 
 Whitening by the spread within known classes, a tree of clusters in which known classes stay whole, a cut of the tree,
 and rounds of linear discriminants that let every sample choose its class again. What labels can tell is measured by
-hiding known classes: *leave-classes-out*. Half of the known classes lose their labels, the rest of the method runs as if
-they were novel, and the hidden labels say how well they were found again. That decides whether to whiten, and at which
-height to cut where the number of classes is unknown.
+hiding known classes: *leave-classes-out*. Half of the known classes lose their labels, the method runs as if they were
+novel, and the hidden labels say how well they were found again. That decides whether to whiten, and at which height to
+cut where the number of classes is unknown.
 
 Shape suffixes: N samples, D dims, K known classes, C classes in all.
 """
@@ -188,9 +188,9 @@ def _best_cut(tree: LabelledTree, labels_N: np.ndarray, probe: np.ndarray, space
 def _choose_space(trials: tuple[Trial, ...]) -> tuple[str, str]:
     if not trials:
         return 'plain', f'not whitened: fewer than {_MIN_CLASSES_TO_HIDE} known classes cannot show that it helps'
-    plain, within = (np.mean([trial.agreement for trial in trials if trial.space == space]) for space in ('plain', 'within'))
-    words = f'hidden known classes are found again with an adjusted Rand index of {within:.3f} whitened, {plain:.3f} plain'
-    return ('within', f'whitened: {words}') if within > plain else ('plain', f'not whitened: {words}')
+    mean = {name: np.mean([trial.agreement for trial in trials if trial.space == name]) for name in ('plain', 'within')}
+    words = f'adjusted Rand index on hidden known classes {mean["within"]:.3f} whitened, {mean["plain"]:.3f} plain'
+    return ('within', f'whitened: {words}') if mean['within'] > mean['plain'] else ('plain', f'not whitened: {words}')
 
 
 def _choose_number(
@@ -204,8 +204,10 @@ def _choose_number(
     each = sorted(max(tree.num_clusters_at(trial.height), 1) for trial in used)
     edge = sum(trial.at_edge for trial in used)
     why = f'{number} classes: the height at which hidden known classes are found again best; single trials {each}'
-    return number, (min(each[0], number), max(each[-1], number)), why + (
-        f'; in {edge} of {len(used)} trials the best cut was the first or last looked at' if edge else ''
+    return (
+        number,
+        (min(each[0], number), max(each[-1], number)),
+        why + (f'; in {edge} of {len(used)} trials the best cut was the first or last looked at' if edge else ''),
     )
 
 

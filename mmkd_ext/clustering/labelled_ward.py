@@ -1,4 +1,4 @@
-"""Ward's agglomeration in which the labelled samples of a class are one cluster from the start, and classes never merge.
+"""Ward's agglomeration in which labelled samples of a class are one cluster from the start, and classes never merge.
 
 One tree holds the clusterings into every number of classes, from the known classes alone upwards.
 
@@ -64,10 +64,10 @@ class LabelledTree:
 
 
 def labelled_ward(features_ND: np.ndarray, labels_N: np.ndarray) -> LabelledTree:
-    """Build the tree by nearest-neighbour chains.
+    r"""Build the tree by nearest-neighbour chains.
 
     Two clusters of sizes :math:`a`, :math:`b` and means :math:`m_a`, :math:`m_b` merge at
-    :math:`ab / (a + b) \\lVert m_a - m_b \\rVert^2`. Two known classes are infinitely far apart, also after unlabelled
+    :math:`ab / (a + b) \lVert m_a - m_b \rVert^2`. Two known classes are infinitely far apart, also after unlabelled
     samples have joined them; a distance that does not shrink by merging is what chains need, and infinity does not.
 
     Source: Ward, Hierarchical grouping to optimize an objective function, 1963; chains and update formula: Murtagh and
@@ -84,7 +84,7 @@ def labelled_ward(features_ND: np.ndarray, labels_N: np.ndarray) -> LabelledTree
     num_known = int(labels_N.max(initial=-1)) + 1
     free = np.flatnonzero(labels_N < 0)
     mean_KD = np.array([features_ND[labels_N == label].mean(axis=0, dtype=np.float64) for label in range(num_known)])
-    node_UD = np.concatenate([mean_KD.reshape(num_known, -1), features_ND[free].astype(np.float64)])
+    node_UD = np.concatenate([mean_KD.reshape(num_known, features_ND.shape[1]), features_ND[free].astype(np.float64)])
     size_U = np.concatenate([np.bincount(labels_N[labels_N >= 0], minlength=num_known), np.ones(len(free))])
     square_U = np.square(node_UD).sum(axis=1)
     cost_UU = node_UD @ node_UD.T
