@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Accuracy and number of classes on photographs, from cached features: a table and a JSON file.
 
-    photos_table.py FEATURES [--sets grocery birds pbc-cells] [--splits 5] [--out photos.json]
+    photos_table.py FEATURES [--sets grocery birds pbc-cells] [--splits 5] [--trials 4] [--out photos.json]
 
 FEATURES holds one NAME_c224.npz per set, with arrays ``f`` (N, D), of which the first 1280 are the pooled features of
 EfficientNet-Lite0, and ``y`` (N,), the true classes. Generalized category discovery: 60 % of the classes are known (50
@@ -13,6 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -61,12 +62,12 @@ def row_to_beat(unit_ND: np.ndarray, labels_N: np.ndarray, num_classes: int) -> 
     return ids_N
 
 
-def measure(features_ND: np.ndarray, true_N: np.ndarray, seed: int, num_known: int) -> dict:
+def measure(features_ND: np.ndarray, true_N: np.ndarray, seed: int, num_known: int, num_trials: int) -> dict:
     """All methods on one split."""
     true_N, labels_N = split(true_N, seed, num_known)
     num_classes, free = int(true_N.max()) + 1, labels_N < 0
     unit_ND = unit_features(features_ND)
-    out = {'num_known': num_known, 'num_classes': num_classes}
+    out = {'num_known': num_known, 'num_classes': num_classes, 'num_trials': num_trials}
 
     def note(name: str, method: Callable) -> np.ndarray | FeatureDiscovery:
         start, cpu = time.time(), time.process_time()
@@ -82,7 +83,8 @@ def measure(features_ND: np.ndarray, true_N: np.ndarray, seed: int, num_known: i
     note('row to beat', lambda: row_to_beat(unit_ND, labels_N, num_classes))
     trials = None  # the second call uses the evidence of the first, so its time is without it
     for name, number in (('not given', None), ('given', num_classes)):
-        found = note(name, lambda: feature_discovery(features_ND, labels_N, number, trials=trials, seed=seed))  # noqa: B023
+        settings = {'num_trials': num_trials, 'trials': trials, 'seed': seed}
+        found = note(name, partial(feature_discovery, features_ND, labels_N, number, **settings))
         trials = found.trials
         out[name] |= {'number': found.num_classes, 'range': found.range, 'reason': found.reason}
     return out
@@ -106,6 +108,7 @@ def main() -> None:
     parser.add_argument('features', type=Path)
     parser.add_argument('--sets', nargs='+', default=['grocery', 'birds', 'pbc-cells'])
     parser.add_argument('--splits', type=int, default=5)
+    parser.add_argument('--trials', type=int, default=4, help='choices of hidden classes')
     parser.add_argument('--out', type=Path, default=Path('photos.json'))
     args = parser.parse_args()
     results = json.loads(args.out.read_text()) if args.out.exists() else {}
@@ -116,7 +119,7 @@ def main() -> None:
             stored = np.load(args.features / f'{name}_c224.npz')
             features_ND, true_N = stored['f'][:, :1280].astype(np.float32), stored['y'].astype(np.int64)
             num_known = NUM_KNOWN.get(name, round(0.6 * (true_N.max() + 1)))
-            results[f'{name} {seed}'] = measure(features_ND, true_N, seed, num_known)
+            results[f'{name} {seed}'] = measure(features_ND, true_N, seed, num_known, args.trials)
             args.out.write_text(json.dumps(results, indent=1))
     table(results)
 
