@@ -32,6 +32,7 @@ SIZES = {
         'swapped prediction': [(512, 100)],
         'accuracy + NMI + ARI': [(50_000, 100)],
         'Recall@1, 2, 4, 8': [(5000, 100)],
+        **{case: [(16, 768)] for case in DISCOVERY if case.startswith('patches')},
         'step': 256,
         'data': 5120,
     },

@@ -23,7 +23,13 @@ __all__ = ['DISCOVERY', 'LOSSES', 'build_call', 'path_of', 'published_bytes']
 
 Call = Callable[[], object]
 
-# Name: (published, ours). They take student and teacher (B, D), of AT as maps (B, D / 16, 4, 4), of CSKD labels too.
+
+def _class_transport(student: Tensor, teacher: Tensor, cost: Tensor) -> Tensor:
+    return functional.class_transport(student, teacher, cost=cost)
+
+
+# Name: (published, ours). They take student and teacher (B, D), of AT as maps (B, D / 16, 4, 4), of CSKD labels
+# and of WKD-L costs too.
 LOSSES: dict[str, tuple[Callable, Callable]] = {
     'RKD angle': (published_relations.rkd_angle, functional.rkd_angle),
     'RKD distance': (published_relations.rkd_distance, functional.rkd_distance),
@@ -39,13 +45,19 @@ LOSSES: dict[str, tuple[Callable, Callable]] = {
     ),
     'CSKD intra': (published_relations.intra_category, functional.intra_category),
     'CSKD inter': (published_relations.inter_category, functional.inter_category),
+    'PKT': (published_relations.probabilistic_transfer, functional.probabilistic_transfer),
     'DarkRank': (published_relations.hard_dark_rank, partial(functional.hard_dark_rank, normalize=False)),
     'AT': (published_relations.attention_transfer, functional.attention_transfer),
+    'DIST': (published_relations.prediction_correlation, functional.prediction_correlation),
+    'MLKD': (published_relations.batch_class_correlation, functional.batch_class_correlation),
+    'SKD': (published_relations.similarity_direction, functional.similarity_direction),
+    'WKD-L': (published_relations.class_transport, _class_transport),
     'KD': (published_relations.soft_target, partial(functional.soft_target, temperature=4.0)),
 }
 _NUM_CATEGORIES = 20
 _VIEWS, _HEADS = 2, 4
 _RECALL_DIMS = 128
+_PATCHES = 196
 
 
 def build_call(name: str, which: str, device: str, **sizes: int) -> Call:
@@ -75,7 +87,11 @@ def path_of(name: str, device: torch.device) -> str:
 
 def published_bytes(name: str, batch: int, dims: int) -> int:
     """Memory that the published form of a loss takes, by its largest tensors: of B x B x D and B x B x B floats."""
-    num_floats = {'RKD angle': 6 * batch**2 * dims + 3 * batch**3, 'CCKD exact': 6 * batch**2 * dims}
+    num_floats = {
+        'WKD-L': 6 * batch * dims**2,
+        'RKD angle': 6 * batch**2 * dims + 3 * batch**3,
+        'CCKD exact': 6 * batch**2 * dims,
+    }
     return 4 * num_floats.get(name, 0)
 
 
@@ -94,6 +110,9 @@ def _loss(name: str, side: int, generator: torch.Generator, device: torch.device
     inputs = [teacher]
     if name.startswith('CSKD'):
         inputs.append(torch.randint(0, _NUM_CATEGORIES, (batch,), generator=generator).to(device))
+    if name == 'WKD-L':
+        cost = torch.rand(dims, dims, generator=generator).to(device)
+        inputs.append((cost + cost.T) / 2)
     return _forward_backward(LOSSES[name][side], student.requires_grad_(), *inputs)
 
 
@@ -138,11 +157,27 @@ def _recall(side: int, generator: torch.Generator, device: torch.device, rows: i
     return partial(recall, embeddings, labels)
 
 
-# Name: function that makes the call of a side. The first four on 2 views and 4 heads.
+def _patches(
+    relation: str, side: int, generator: torch.Generator, device: torch.device, rows: int, classes: int
+) -> Call:
+    student, teacher = (torch.randn(rows, _PATCHES, classes, generator=generator).to(device) for _ in range(2))
+    published = {
+        'gram': published_relations.patch_gram,
+        'softmax': published_relations.patch_softmax,
+        'cka': published_relations.patch_cka,
+    }[relation]
+    loss = (published, partial(functional.patch_relation, relation=relation))[side]
+    return _forward_backward(loss, student.requires_grad_(), teacher)
+
+
+# Name: function that makes the call of a side. The first four on 2 views and 4 heads, patches on images x dims.
 DISCOVERY: dict[str, Callable[..., Call]] = {
     'Sinkhorn': _sinkhorn,
     'class-relation KD': _class_relation,
     'swapped prediction': _swapped,
     'accuracy + NMI + ARI': _cluster_scores,
     'Recall@1, 2, 4, 8': _recall,
+    'patches, Gram': partial(_patches, 'gram'),
+    'patches, softmax': partial(_patches, 'softmax'),
+    'patches, CKA': partial(_patches, 'cka'),
 }

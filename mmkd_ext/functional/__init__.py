@@ -8,9 +8,16 @@ function                    what it says                                        
 ``tuple_relation``          a relation of n samples is alike, on tuples drawn at random              RKD, general form
 ``similarity_preserving``   a sample's similarities spread alike over the batch                      SP
 ``correlation_congruence``  a kernel relates samples alike                                           CCKD
+``probabilistic_transfer``  a sample is taken for the others with like probabilities                 PKT
+``patch_relation``          patches of an image relate alike                                         DINOv3, PaKa
 ``intra_category``          samples lie alike around the centre of their category                    CSKD
 ``inter_category``          centres of categories are turned alike towards each other                CSKD
 ``centre_regulariser``      samples lie close to the centre of their category                        CSKD's code
+``prediction_correlation``  predictions correlate, along classes and along samples                   DIST
+``batch_class_correlation`` predictions overlap alike, between samples and between classes            MLKD
+``similarity_direction``    similarities of samples differ little in units of their own spread         SKD
+``class_transport``         predictions are a short way apart, along related classes                    WKD-L
+``class_costs``             how unlike a teacher's classes are                                          WKD-L
 ``hard_dark_rank``          neighbours have the same order                                           DarkRank
 ``attention_transfer``      activity spreads alike over the image                                    AT
 ``soft_target``             the student predicts the teacher's softened prediction                   KD
@@ -42,12 +49,17 @@ from mmkd_ext.functional.cckd import correlation_congruence
 from mmkd_ext.functional.crkd import class_relation_kd
 from mmkd_ext.functional.cskd import centre_regulariser, inter_category, intra_category
 from mmkd_ext.functional.darkrank import hard_dark_rank
+from mmkd_ext.functional.dist import prediction_correlation
 from mmkd_ext.functional.gcd import info_nce, supervised_contrastive
 from mmkd_ext.functional.kd import soft_target
 from mmkd_ext.functional.metric_learning import contrastive_loss, triplet_loss
+from mmkd_ext.functional.mlkd import batch_class_correlation
+from mmkd_ext.functional.patches import patch_relation
+from mmkd_ext.functional.pkt import probabilistic_transfer
 from mmkd_ext.functional.prototypical import draw_episodes, nearest_prototype, prototypical_loss
 from mmkd_ext.functional.rkd import rkd_angle, rkd_distance
 from mmkd_ext.functional.simgcd import mean_entropy_gap, self_distillation
+from mmkd_ext.functional.skd import similarity_direction
 from mmkd_ext.functional.sp import similarity_preserving
 from mmkd_ext.functional.tuples import (
     analogy_potential,
@@ -59,13 +71,17 @@ from mmkd_ext.functional.tuples import (
     tuple_relation,
 )
 from mmkd_ext.functional.uno import sinkhorn_knopp, swapped_prediction
+from mmkd_ext.functional.wkd import class_costs, class_transport
 
 __all__ = [
     'analogy_potential',
     'angle_potential',
     'attention_transfer',
+    'batch_class_correlation',
     'centre_regulariser',
+    'class_costs',
     'class_relation_kd',
+    'class_transport',
     'contrastive_loss',
     'correlation_congruence',
     'distance_potential',
@@ -77,11 +93,15 @@ __all__ = [
     'keep_tuples',
     'mean_entropy_gap',
     'nearest_prototype',
+    'patch_relation',
+    'prediction_correlation',
+    'probabilistic_transfer',
     'prototypical_loss',
     'rkd_angle',
     'rkd_distance',
     'sample_tuples',
     'self_distillation',
+    'similarity_direction',
     'similarity_preserving',
     'simplex_potential',
     'sinkhorn_knopp',

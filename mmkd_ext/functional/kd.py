@@ -7,12 +7,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmkd_ext.ops.arguments import check_dims, check_pair, check_positive, full_precision
+from mmkd_ext.ops.logits import standardized
 
 __all__ = ['soft_target']
 
 
 @full_precision
-def soft_target(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+def soft_target(student: Tensor, teacher: Tensor, *, temperature: float, standardize: bool = False) -> Tensor:
     r"""Divergence of the student's softened prediction from the teacher's.
 
     .. math:: \ell = \frac{T^2}{N} \sum_n \mathrm{KL}(p_n \| q_n), \qquad
@@ -26,7 +27,12 @@ def soft_target(student: Tensor, teacher: Tensor, *, temperature: float) -> Tens
     Args:
         student: Logits :math:`s`, shape (N, C).
         teacher: Logits :math:`t`, shape (N, C); no gradient flows to them.
-        temperature: :math:`T`; the paper tries 1 to 20.
+        temperature: :math:`T`; the paper tries 1 to 20. Of standardised logits 2 is usual.
+        standardize: First give the logits of each sample mean 0 and standard deviation 1
+            (:func:`~mmkd_ext.ops.logits.standardized`), so that the student need not reach the teacher's range: "Logit
+            Standardization in Knowledge Distillation", Sun et al., CVPR 2024, arXiv 2403.01427. The deviation is the
+            paper's, over C; the official code divides by C - 1, which is the same as :math:`T \sqrt{C / (C - 1)}` and
+            :math:`1 - 1 / C` of the weight here.
 
     Returns:
         Loss, a scalar; 0 for an empty batch.
@@ -49,7 +55,10 @@ def soft_target(student: Tensor, teacher: Tensor, *, temperature: float) -> Tens
             f'teacher {tuple(teacher.shape)}; train both networks on the same classes'
         )
 
-    log_p_NC = (teacher.detach() / temperature).log_softmax(dim=-1)
+    teacher = teacher.detach()
+    if standardize:
+        student, teacher = standardized(student), standardized(teacher)
+    log_p_NC = (teacher / temperature).log_softmax(dim=-1)
     log_q_NC = (student / temperature).log_softmax(dim=-1)
     divergence = functional.kl_div(log_q_NC, log_p_NC, reduction='sum', log_target=True)
     return divergence * temperature**2 / max(len(student), 1)

@@ -17,6 +17,7 @@ from mmkd_ext.registry import MODELS
 NUM_SAMPLES = 8
 SIDES = ('student', 'teacher')
 VECTORS, LOGITS, MAPS = ((16,), (24,)), ((16,), (16,)), ((4, 3, 3), (6, 3, 3))
+PATCHES = ((9, 16), (16, 24))
 # Name: type, settings, shapes of a sample in student and teacher.
 LOSSES = {
     'SP': ('SPLoss', {}, VECTORS),
@@ -37,9 +38,29 @@ LOSSES = {
     'tuples, simplex': ('TupleRelationLoss', {}, VECTORS),
     'tuples, analogy': ('TupleRelationLoss', {'potential': 'analogy'}, VECTORS),
     'tuples, half of an epoch': ('TupleRelationLoss', {'fraction': 0.5}, VECTORS),
+    'PKT': ('PKTLoss', {}, VECTORS),
+    'PKT, paper': ('PKTLoss', {'form': 'paper'}, VECTORS),
+    'patches, Gram': ('PatchRelationLoss', {}, PATCHES),
+    'patches, Gram, clipped': ('PatchRelationLoss', {'negatives': 'clip'}, PATCHES),
+    'patches, softmax': ('PatchRelationLoss', {'relation': 'softmax', 'temperature': 1.0}, PATCHES),
+    'patches, CKA': ('PatchRelationLoss', {'relation': 'cka'}, PATCHES),
+    'patches, CKA, maps': ('PatchRelationLoss', {'relation': 'cka'}, MAPS),
     'DarkRank': ('HardDarkRankLoss', {}, VECTORS),
     'AT': ('AttentionTransferLoss', {}, MAPS),
+    'MLKD': ('MLKDLoss', {}, LOGITS),
+    'MLKD, cold': ('MLKDLoss', {'temperature': 1.0}, LOGITS),
+    'SKD': ('SKDLoss', {}, LOGITS),
+    'WKD-L': ('WKDLoss', {}, LOGITS),
+    'WKD-L, cold, with target': ('WKDLoss', {'temperature': 1.0, 'target_weight': 1.0}, LOGITS),
+    'WKD-L, not separated': ('WKDLoss', {'separate': False}, LOGITS),
     'KD': ('KDLoss', {'temperature': 4.0}, LOGITS),
+    'KD, standardised': ('KDLoss', {'temperature': 2.0, 'standardize': True}, LOGITS),
+    'DIST': ('DISTLoss', {}, LOGITS),
+    # Its square is a factor of the loss.
+    'DIST, warm': ('DISTLoss', {'temperature': 4.0, 'beta': 1 / 16, 'gamma': 1 / 16}, LOGITS),
+    'DIST, standardised': ('DISTLoss', {'standardize': True}, LOGITS),
+    'DIST, many labels': ('DISTLoss', {'multi_label': True}, LOGITS),
+    'DIST, maps': ('DISTLoss', {}, ((4, 3, 3), (4, 3, 3))),
 }
 COMPARES_VECTORS = {'CSKD intra', 'CSKD intra, filtered', 'CSKD centre'}
 

@@ -24,6 +24,13 @@ SHELLS = {
         {'kernel': 'rbf', 'gamma': -1.0, 'order': 0},
     ),
     'CategoryCentreLoss': ('centre_regulariser', 0.1, dict(gather=False), [], {}),
+    'DISTLoss': (
+        'prediction_correlation',
+        1.0,
+        dict(gather=False, beta=1.0, gamma=1.0, temperature=1.0, multi_label=False, standardize=False),
+        [dict(beta=2.0, gamma=0.5, temperature=4.0), dict(multi_label=True), dict(standardize=True)],
+        {'temperature': 0.0, 'beta': -1.0, 'gamma': -1.0},
+    ),
     'HardDarkRankLoss': (
         'hard_dark_rank',
         1.0,
@@ -45,10 +52,51 @@ SHELLS = {
         [dict(detach_centre=True, reduction='official')],
         {'reduction': 'sum'},
     ),
-    'KDLoss': ('soft_target', 1.0, dict(temperature=4.0), [dict(temperature=2.0)], {'temperature': 0.0}),
+    'KDLoss': (
+        'soft_target',
+        1.0,
+        dict(temperature=4.0, standardize=False),
+        [dict(temperature=2.0, standardize=True)],
+        {'temperature': 0.0},
+    ),
+    'MLKDLoss': (
+        'batch_class_correlation',
+        1.0,
+        dict(gather=False, temperature=4.0, batch_weight=1.0, class_weight=1.0),
+        [dict(temperature=2.0, batch_weight=0.5, class_weight=0.25)],
+        {'temperature': 0.0, 'batch_weight': -1.0, 'class_weight': -1.0},
+    ),
+    'PKTLoss': (
+        'probabilistic_transfer',
+        30000.0,
+        dict(gather=False, form='official'),
+        [dict(form='paper')],
+        {'form': 'mean'},
+    ),
+    'PatchRelationLoss': (
+        'patch_relation',
+        1.0,
+        dict(relation='gram', temperature=0.07, negatives='keep', num_prefix=0),
+        [dict(relation='softmax', temperature=0.1), dict(relation='cka'), dict(negatives='clip')],
+        {'relation': 'rkd', 'temperature': 0.0, 'negatives': 'drop', 'num_prefix': -1},
+    ),
     'RKDAngleLoss': ('rkd_angle', 1.0, RKD_DEFAULTS, RKD_TRIED, RKD_REFUSED),
     'RKDDistanceLoss': ('rkd_distance', 1.0, RKD_DEFAULTS, RKD_TRIED, RKD_REFUSED),
+    'SKDLoss': (
+        'similarity_direction',
+        0.45,
+        dict(gather=False, tikhonov=0.1),
+        [dict(tikhonov=1.0)],
+        {'tikhonov': 0.0},
+    ),
     'SPLoss': ('similarity_preserving', 3000.0, dict(gather=False), [], {}),
+    'WKDLoss': (
+        'class_transport',
+        1.0,
+        dict(separate=True, temperature=2.0, epsilon=0.05, num_iters=10, target_weight=0.0),
+        [dict(temperature=4.0, epsilon=0.1, num_iters=3, target_weight=0.5)],
+        {'temperature': 0.0, 'epsilon': 0.0, 'num_iters': 0, 'target_weight': -1.0},
+    ),
 }
 # These have their own tests, as their forward takes something else; what is asked of the signature holds for them, too.
 OTHERS = {'ClassRelationLoss', 'ContrastiveLoss', 'TripletLoss', 'TupleRelationLoss'}
@@ -58,7 +106,7 @@ EVERY = pytest.mark.parametrize('name', SHELLS)
 
 
 def batch_of(name):
-    shape = (6, 4, 3, 3) if name == 'AttentionTransferLoss' else (6, 4)
+    shape = (6, 4, 3, 3) if name in {'AttentionTransferLoss', 'PatchRelationLoss'} else (6, 4)
     return torch.randn(shape), torch.randn(shape)
 
 
@@ -148,7 +196,7 @@ def test_former_name_of_kd_keeps_its_calls():
     expected = losses.KDLoss(0.5, temperature=2.0)(student, teacher)
     by_name = build('SoftTargetLoss', temperature=2.0, loss_weight=0.5)
     assert isinstance(by_name, losses.SoftTargetLoss)
-    assert repr(by_name) == 'SoftTargetLoss(loss_weight=0.5, temperature=2.0)'
+    assert repr(by_name) == 'SoftTargetLoss(loss_weight=0.5, temperature=2.0, standardize=False)'
     assert torch.equal(by_name(student, teacher), expected)
     for call in (lambda kind: kind(2.0, 0.5), lambda kind: kind(2.0, loss_weight=0.5)):
         with pytest.warns(DeprecationWarning, match='temperature comes first'):
