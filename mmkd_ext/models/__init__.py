@@ -4,9 +4,10 @@ from mmkd_ext.deprecation import moved
 from mmkd_ext.models.convert import convert_dino_vit, convert_official_crkd
 from mmkd_ext.models.gcd import GCD
 from mmkd_ext.models.images import CIFARResNet, ConvNet, MaxPooling, MultiViewDataPreprocessor, WideResNet
+from mmkd_ext.models.multi_view import MultiViewModel
 from mmkd_ext.models.prototypical import PrototypicalNetwork
 from mmkd_ext.models.simgcd import SimGCD
-from mmkd_ext.models.uno import MultiViewModel, NCDClassifier
+from mmkd_ext.models.uno import NCDClassifier
 
 __all__ = [
     'GCD',

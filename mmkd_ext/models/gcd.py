@@ -9,7 +9,14 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from mmkd_ext.heads.embedding_head import write_embeddings
-from mmkd_ext.models.uno import ModuleConfig, MultiViewModel, Samples, batch_labels, build_module, write_predictions
+from mmkd_ext.models.multi_view import (
+    ModuleConfig,
+    MultiViewModel,
+    Samples,
+    batch_labels,
+    build_module,
+    write_predictions,
+)
 from mmkd_ext.ops.arguments import check_positive
 from mmkd_ext.registry import MODELS
 
@@ -85,7 +92,7 @@ class GCD(MultiViewModel):
 
         Returns:
             B samples with ``embedding`` (D,) or, with a cluster head, what
-            :func:`mmkd_ext.models.uno.write_predictions` writes, for one novel head.
+            :func:`mmkd_ext.models.multi_view.write_predictions` writes, for one novel head.
         """
         embedding_BD = self._embed(views).squeeze(0)
         if self.cluster_head is None:

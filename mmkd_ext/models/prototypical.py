@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmkd_ext.functional.prototypical import prototypical_loss
 from mmkd_ext.heads.embedding_head import write_embeddings
-from mmkd_ext.models.uno import ModuleConfig, Samples, build_module
+from mmkd_ext.models.multi_view import ModuleConfig, Samples, build_module
 from mmkd_ext.ops.arguments import labels_of_batch
 from mmkd_ext.registry import MODELS
 

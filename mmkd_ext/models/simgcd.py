@@ -9,7 +9,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmkd_ext.functional.simgcd import mean_entropy_gap, self_distillation
-from mmkd_ext.models.uno import (
+from mmkd_ext.models.multi_view import (
     ModuleConfig,
     MultiViewModel,
     Samples,
@@ -122,7 +122,7 @@ class SimGCD(MultiViewModel):
             data_samples: B samples to fill; new ones when ``None``.
 
         Returns:
-            B samples as :func:`mmkd_ext.models.uno.write_predictions` fills them, for one novel head.
+            B samples as :func:`mmkd_ext.models.multi_view.write_predictions` fills them, for one novel head.
         """
         logits = self._infer(views).squeeze(1)
         return write_predictions(

@@ -17,7 +17,7 @@ from mmkd_ext.engine.cpu import SyncBatchNorm, convert_sync_batch_norm
 from mmkd_ext.functional import sinkhorn_knopp, swapped_prediction
 from mmkd_ext.heads import ContrastiveHead, CosineHead, NovelHead
 from mmkd_ext.models import NCDClassifier, SimGCD
-from mmkd_ext.models.uno import discovery_targets, known_class_loss
+from mmkd_ext.models.multi_view import discovery_targets, known_class_loss
 from mmkd_ext.ops.distributed import sum_with_grad
 
 NUM_SAMPLES, NUM_VIEWS, NUM_HEADS, NUM_KNOWN, NUM_CLASSES = 12, 2, 3, 3, 5

@@ -6,7 +6,7 @@ from mmengine.structures import BaseDataElement
 from torch.nn import functional as F
 
 from mmkd_ext.functional import sinkhorn_knopp
-from mmkd_ext.models.uno import batch_labels, discovery_targets, known_class_loss
+from mmkd_ext.models.multi_view import batch_labels, discovery_targets, known_class_loss
 
 V, L, H, K, C = 3, 2, 4, 5, 9
 

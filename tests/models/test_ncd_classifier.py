@@ -7,7 +7,7 @@ from torch import nn
 
 from mmkd_ext.functional import class_relation_kd, swapped_prediction
 from mmkd_ext.models import NCDClassifier, convert_official_crkd
-from mmkd_ext.models.uno import discovery_targets
+from mmkd_ext.models.multi_view import discovery_targets
 from mmkd_ext.registry import MODELS
 
 K, N, H = 5, 4, 3
