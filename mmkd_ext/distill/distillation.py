@@ -213,7 +213,7 @@ class Distillation:
     def _probing(self, student: nn.Module) -> Iterator[None]:
         """Let terms find out the layouts of what they tap (:meth:`Term.settle`)."""
         taps_S = [tap for term in self.terms for tap, _ in term.pairs]
-        frozen: dict[str, Any] = {name: getattr(teacher, 'teacher', teacher) for name, teacher in self.teachers.items()}
+        frozen: dict[str, Any] = {name: _innermost(teacher) for name, teacher in self.teachers.items()}
         before = {name: getattr(teacher, 'stops_early', False) for name, teacher in frozen.items()}
         with ExitStack() as stack:
             if hasattr(torch.compiler, 'set_stance'):  # a compiled teacher would keep the probe's hooks
@@ -368,6 +368,13 @@ class _SeenImages:
         is_image = given and isinstance(given[0], Tensor) and given[0].ndim >= 4 and not given[0].requires_grad
         if self._is_active and is_image:
             self._seen.append((name, given[0].detach()))
+
+
+def _innermost(teacher: Any) -> Any:
+    """Return the teacher that runs, without a cache or what else is around it."""
+    while 'teacher' in vars(teacher):
+        teacher = vars(teacher)['teacher']
+    return teacher
 
 
 def _is_training_step(student: nn.Module, call: dict[str, Any]) -> bool:
