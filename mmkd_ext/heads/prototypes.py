@@ -293,7 +293,7 @@ class NovelHead(BaseModule):
 
     @property
     def mean_objective(self) -> Tensor:
-        """Mean objective of each head since the last reset, shape (H,), the lower the better; NaN when never trained."""
+        """Mean objective of each head since the last reset, shape (H,), lower is better; NaN when never trained."""
         return self.objective_sum / self.objective_count
 
     @property
