@@ -310,6 +310,11 @@ def _source_labels(dataset: BaseDataset) -> np.ndarray:
         raise ValueError(
             f'{caller}: expected `gt_label` in each sample but got none; use a labelled data set'
         ) from error
+    except ValueError as error:  # NumPy's, of lists of several lengths
+        raise ValueError(
+            f'{caller}: expected one label per image but got images with several ({error}); use a data set with one '
+            'class per image'
+        ) from error
     if labels.shape != (len(dataset),):
         raise ValueError(
             f'{caller}: expected {len(dataset)} labels, one per image, but got shape {labels.shape}; '

@@ -4,35 +4,24 @@ Shape suffixes: N samples, C classes or channels, D dims.
 """
 
 import copy
-import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from mmkd_ext.distill.features import FeatureSource, Recorder, call_of
-from mmkd_ext.distill.term import Term
-from mmkd_ext.io import table
+from mmkd_ext.distill.layouts import Batch, LayoutProbe, batch_of
+from mmkd_ext.distill.rehearsal import rehearse
+from mmkd_ext.distill.report import diagnose, loss_share
+from mmkd_ext.distill.term import Term, zero_of
 from mmkd_ext.ops.arguments import sharing
-from mmkd_ext.ops.maps import pool_map
-from mmkd_ext.scores.similarity import collapse, linear_cka
 
-__all__ = [
-    'Distillation',
-    'Stopwatch',
-    'TeacherCost',
-    'diagnose',
-    'loss_share',
-    'pair_names',
-    'rehearse',
-    'same_randomness',
-    'term_table',
-]
+__all__ = ['Distillation', 'Stopwatch', 'TeacherCost']
 
 
 class Stopwatch:
@@ -104,6 +93,13 @@ class Distillation:
     train mode with ``mode='loss'`` is touched. A teacher sees the same call with ``mode='tensor'``, once however many
     terms it has, and before the student, so that its temporary memory is free again when the student builds its graph.
 
+    Self-supervised students get a list of views. A teacher that cannot take a list sees, after the student, the very
+    images that the student's backbone got, in their order and as one batch; a tap of the student may then fire once for
+    each call of the backbone.
+
+    A term whose factor is 0 is not computed, but adds a zero that depends on what the student's taps give: a layer that
+    only this term looks at stays in the graph, which DDP and a student without a loss of its own need.
+
     An object and not closures: a deep copy or pickle of the student gets a distillation of its own.
 
     Args:
@@ -112,7 +108,7 @@ class Distillation:
         terms: Their names are unique.
 
     Attributes:
-        diagnosing: Whether forwards also return :func:`~mmkd_ext.distill.distillation.diagnose` of each term.
+        diagnosing: Whether forwards also return :func:`~mmkd_ext.distill.report.diagnose` of each term.
         stopwatches: By teacher, what measures the time of its forwards, if anything does.
         shapes: By term, for each of its pairs of taps, the shapes of student and teacher in the last forward that was
             diagnosed.
@@ -133,6 +129,9 @@ class Distillation:
         self._factors = {term.name: 1.0 for term in terms}
         self._time = {'epoch': 0, 'iteration': 0}
         self._teacher_features: dict[str, Features] = {}
+        self._by_image: set[str] = set()
+        self._images: _SeenImages | None = None
+        self._probes: dict[str, LayoutProbe] | None = None
         self._recorder = Recorder(student, [tap for term in terms for tap in term.student_taps], caller='student')
         self._handles = [
             student.register_forward_pre_hook(self._before_forward, with_kwargs=True),
@@ -162,14 +161,26 @@ class Distillation:
         self.terms = copy.deepcopy(self.terms)
         self._factors, self.diagnosing = {term.name: 1.0 for term in self.terms}, True
         try:
-            return rehearse(student, **call)
+            with self._probing(student):
+                losses = rehearse(student, **call)
+            for term, rehearsed in zip(before[0], self.terms, strict=True):
+                term.take_layouts(rehearsed.layouts)
+            return losses
         finally:
             self.terms, self._factors, self.num_steps, self.diagnosing = before
             self._teacher_features = {}
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether more than one axis of a tapped tensor has the size of the first, which should count images."""
+        shapes = [shape for pairs in self.shapes.values() for pair in pairs for shape in pair]
+        return any(len(shape) > 2 and shape[0] in shape[1:] for shape in shapes)
+
     def remove(self) -> None:
         """Take all hooks off the student."""
         self._recorder.remove()
+        if self._images is not None:
+            self._images.remove()
         for handle in self._handles:
             handle.remove()
 
@@ -178,10 +189,60 @@ class Distillation:
         call = call_of(args, **kwargs)
         if not _is_training_step(student, call):
             return
-        needed = {term.of for term in self.terms if self._factors[term.name]}
-        self._teacher_features = {name: self._features_of(name, call) for name in self.teachers if name in needed}
-        if needed:
-            self._recorder.start()
+        self._teacher_features = {}
+        for name in sorted(self._needed() - self._by_image):
+            self._try(name, call)
+        if self._by_image:
+            self._images = self._images or _SeenImages(student)
+            self._images.start()
+        self._recorder.start()
+
+    def _try(self, name: str, call: dict[str, Any]) -> None:
+        """Run a teacher, or find that it takes no list of views."""
+        try:
+            self._teacher_features[name] = self._features_of(name, call)
+        except (AttributeError, TypeError):
+            if isinstance(call['inputs'], Tensor):
+                raise
+            self._by_image.add(name)
+
+    def _needed(self) -> set[str]:
+        return {term.of for term in self.terms if self._factors[term.name]}
+
+    @contextmanager
+    def _probing(self, student: nn.Module) -> Iterator[None]:
+        """Let terms find out the layouts of what they tap (:meth:`Term.settle`)."""
+        taps_S = [tap for term in self.terms for tap, _ in term.pairs]
+        frozen: dict[str, Any] = {name: _innermost(teacher) for name, teacher in self.teachers.items()}
+        before = {name: getattr(teacher, 'stops_early', False) for name, teacher in frozen.items()}
+        with ExitStack() as stack:
+            if hasattr(torch.compiler, 'set_stance'):  # a compiled teacher would keep the probe's hooks
+                stack.enter_context(torch.compiler.set_stance('force_eager'))
+            self._probes = {'': stack.enter_context(LayoutProbe(student, taps_S))}
+            for name, teacher in frozen.items():
+                taps_T = [tap for term in self.terms if term.of == name for _, tap in term.pairs]
+                if hasattr(teacher, 'model'):
+                    # What comes after a tap tells its layout.
+                    teacher.stops_early = False
+                    self._probes[name] = stack.enter_context(LayoutProbe(teacher.model, taps_T))
+            try:
+                yield
+            finally:
+                self._probes = None
+                for name, teacher in frozen.items():
+                    if hasattr(teacher, 'model'):
+                        teacher.stops_early = before[name]
+
+    def _settle(self, student_features: Features, call: dict[str, Any]) -> None:
+        for term in self.terms:
+            if self._probes and term.of in self._probes:
+                probes = self._probes[''], self._probes[term.of]
+                batches = batch_of(call), self._batch_of_teacher(term.of, call)
+                term.settle(student_features, self._teacher_features[term.of], probes, batches)
+
+    def _batch_of_teacher(self, name: str, call: dict[str, Any]) -> Batch:
+        batch, size = batch_of(call), getattr(getattr(self.teachers[name], 'adapt', None), 'size', None)
+        return replace(batch, image_size=size) if size else batch
 
     def _features_of(self, name: str, call: dict[str, Any]) -> Features:
         call = {**call, 'mode': 'tensor'}
@@ -197,8 +258,10 @@ class Distillation:
         call = call_of(args, **kwargs)
         if not _is_training_step(student, call):
             return None
+        student_features = self._recorder.stop(self._see_images(call))
+        if self._probes:
+            self._settle(student_features, call)
         teacher_features, self._teacher_features = self._teacher_features, {}
-        student_features = self._recorder.stop() if teacher_features else {}
         if not isinstance(losses, dict):
             raise RuntimeError(
                 f'distillation: expected a dict of losses from the student but got {type(losses).__name__}'
@@ -215,14 +278,25 @@ class Distillation:
         losses = {**losses, **added}
         return {**losses, **self._statistics(student_features, teacher_features, losses, call)}
 
+    def _see_images(self, call: dict[str, Any]) -> int:
+        """Run the teachers that see the images one by one; return how often the student's backbone was called."""
+        if self._images is None or not self._by_image:
+            return 1
+        images, num_calls = self._images.stop([tap for term in self.terms for tap in term.student_taps])
+        for name in self._needed() & self._by_image:
+            self._teacher_features[name] = self._features_of(name, {'inputs': images, 'data_samples': None})
+        return num_calls
+
     def _weighted(
         self, term: Term, student_features: Features, teacher_features: dict[str, Features], call: dict[str, Any]
     ) -> torch.Tensor:
         factor = self._factors[term.name]
         if not factor:
             # Without an entry, the log would go on to show the last value.
-            return torch.zeros((), device=_views(call)[0].device)
-        value = term(student_features, teacher_features[term.of], call.get('data_samples'), **self._time)
+            return torch.stack([zero_of(student_features[tap]).float() for tap in term.student_taps]).sum()
+        sizes = batch_of(call).image_size, self._batch_of_teacher(term.of, call).image_size
+        samples = call.get('data_samples')
+        value = term(student_features, teacher_features[term.of], samples, **self._time, image_sizes=sizes)
         return value if factor == 1 else factor * value
 
     def _statistics(
@@ -245,6 +319,62 @@ class Distillation:
             statistics[f'share_{term.name}'] = loss_share(losses[f'loss_{term.name}'], losses)
             statistics |= diagnose(term, student_features, of_teacher, num_samples)
         return statistics
+
+
+class _SeenImages:
+    """Keeps the images that the parts of a student get in one forward.
+
+    Args:
+        student: Its children are watched.
+    """
+
+    def __init__(self, student: nn.Module) -> None:
+        self._seen: list[tuple[str, Tensor]] = []
+        self._is_active = False
+        self._handles = [
+            module.register_forward_pre_hook(partial(self._see, name), with_kwargs=True)
+            for name, module in student.named_children()
+        ]
+
+    def start(self) -> None:
+        """Forget what was seen, and watch."""
+        self._seen, self._is_active = [], True
+
+    def stop(self, taps: Iterable[str]) -> tuple[Tensor, int]:
+        """Return the images of the first child that got any, of one with a tap if possible, and in how many calls.
+
+        Raises:
+            RuntimeError: No child got images.
+        """
+        seen, self._seen, self._is_active = self._seen, [], False
+        tapped = {tap.split('.')[0].split('[')[0].split(':')[0] for tap in taps}
+        child = next((name for name, _ in seen if name in tapped), seen[0][0] if seen else None)
+        if child is None:
+            raise RuntimeError(
+                'distillation: expected a student that gives its views to a part of it, such as a backbone, or a '
+                'teacher that takes a list of views, but found neither; tap a teacher of the same kind as the student'
+            )
+        images = [images for name, images in seen if name == child]
+        return torch.cat(images), len(images)
+
+    def remove(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _see(self, name: str, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        given = (*args, *kwargs.values())
+        # What needs a gradient is a feature, and no image.
+        is_image = given and isinstance(given[0], Tensor) and given[0].ndim >= 4 and not given[0].requires_grad
+        if self._is_active and is_image:
+            self._seen.append((name, given[0].detach()))
+
+
+def _innermost(teacher: Any) -> Any:
+    """Return the teacher that runs, without a cache or what else is around it."""
+    while 'teacher' in vars(teacher):
+        teacher = vars(teacher)['teacher']
+    return teacher
 
 
 def _is_training_step(student: nn.Module, call: dict[str, Any]) -> bool:
@@ -314,170 +444,3 @@ class TeacherCost:
     @property
     def _is_timed(self) -> bool:
         return self.warm_up < self._num_begun <= self.warm_up + self.num_steps
-
-
-# --------------------------------------------------------------------------------------------------
-# Runs a model once without leaving a trace, to find mistakes before training begins.
-
-
-@contextmanager
-def same_randomness(device: torch.device) -> Iterator[None]:
-    """Give the random numbers drawn inside back: Python's, NumPy's, and torch's on the CPU and on ``device``."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng([device] if device.type == 'cuda' else []):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
-
-
-def rehearse(model: nn.Module, **call: Any) -> Any:
-    """Return ``model(**call)``, computed in the model's present mode but on copies of its parameters and buffers.
-
-    Batch statistics, queues and momentum encoders change in the copies only, and attributes that the forward sets are
-    set back, so training begins bit-identical to one without the rehearsal. Parameters need gradients as in training,
-    which shows taps that get none. A copy of the model itself would not do: activation checkpointing leaves a closure
-    in it that still calls the original.
-
-    Args:
-        model: It takes up its memory a second time for the duration of the call.
-        **call: Arguments of its forward.
-    """
-    tensors = {
-        name: tensor.detach().clone().requires_grad_(tensor.requires_grad)
-        for tensors in (model.named_parameters(), model.named_buffers())
-        for name, tensor in tensors
-    }
-    attributes = [(vars(module), dict(vars(module))) for module in model.modules()]
-    try:
-        return functional_call(model, tensors, kwargs=call)
-    finally:
-        for present, before in attributes:
-            present.clear()
-            present.update(before)
-
-
-# --------------------------------------------------------------------------------------------------
-# What is worth watching about a term while the student learns.
-
-
-def diagnose(
-    term: Term, student_features: Mapping[str, Tensor], teacher_features: Mapping[str, Tensor], num_samples: int
-) -> dict[str, Tensor]:
-    """Compare the tapped tensors of a batch.
-
-    Maps (N, C, H, W) are averaged over their positions first. Where the first axis does not count samples in both
-    networks, as in stacked views (V, H, B, C), only ``agree_<term>`` is given. Of a term with several pairs of taps,
-    each pair that takes part has numbers of its own, ``cka_<term>_0`` and so on.
-
-    Args:
-        term: With ``agreement``, both tensors are logits (N, C, ...) of the same classes.
-        student_features: Tensors of the student by tap.
-        teacher_features: Tensors of the teacher by tap.
-        num_samples: Number of samples in the batch.
-
-    Returns:
-        Scalars without gradient. ``cka_<term>``: debiased linear CKA of student and teacher
-        (:func:`~mmkd_ext.scores.similarity.linear_cka`), for at least four samples. ``collapse_<term>``: of the
-        student (:func:`~mmkd_ext.scores.similarity.collapse`). ``agree_<term>``: share of samples or positions
-        where both prefer the same class, with ``agreement``. ``weight_<term>_<pair>``: of several pairs, the share of
-        each in the term.
-
-    Raises:
-        ValueError: The term has ``agreement`` but the shapes differ.
-    """
-    statistics: dict[str, Tensor] = {}
-    names = pair_names(term.name, len(term.pairs))
-    for place in term.active(student_features, teacher_features):
-        tap_S, tap_T = term.pairs[place]
-        student, teacher = student_features[tap_S], teacher_features[tap_T]
-        statistics |= _compare(names[place], student, teacher, num_samples, term.agreement)
-    if len(names) > 1:
-        weights = torch.as_tensor(term.layer_choice.weights())
-        statistics |= {f'weight_{name}': weight for name, weight in zip(names, weights, strict=True)}
-    return statistics
-
-
-def pair_names(name: str, num_pairs: int) -> list[str]:
-    """Name the pairs of taps of a term: like the term where there is one, else numbered from 0.
-
-    Args:
-        name: Name of the term.
-        num_pairs: Number of its pairs.
-    """
-    return [name] if num_pairs == 1 else [f'{name}_{place}' for place in range(num_pairs)]
-
-
-def loss_share(loss: Tensor, losses: Mapping[str, Tensor | Sequence[Tensor]]) -> Tensor:
-    """Return the share of one loss in the sum of all, as mmengine forms it; 0 where the sum is 0.
-
-    Args:
-        loss: Scalar.
-        losses: Tensors and lists of tensors; those with "loss" in their name count.
-    """
-    total = torch.stack([_mean(value) for name, value in losses.items() if 'loss' in name]).sum()
-    return torch.where(total == 0, 0.0, loss.detach() / total)
-
-
-def _compare(name: str, student: Tensor, teacher: Tensor, num_samples: int, agreement: bool) -> dict[str, Tensor]:
-    """Return the numbers of one pair of tensors."""
-    statistics = {}
-    if agreement:
-        if student.shape != teacher.shape or student.ndim < 2:
-            raise ValueError(
-                f'term {name!r}: expected logits (N, C, ...) of the same classes for agreement=True but got '
-                f'{tuple(student.shape)} of the student and {tuple(teacher.shape)} of the teacher; drop agreement'
-            )
-        statistics[f'agree_{name}'] = (student.argmax(1) == teacher.argmax(1)).float().mean()
-    rows = min(student.ndim, teacher.ndim) > 1 and len(student) == len(teacher) >= max(num_samples, 2)
-    if rows:
-        student_ND, teacher_ND = _one_row_each(student.detach()), _one_row_each(teacher)
-        statistics[f'collapse_{name}'] = collapse(student_ND)
-        if len(student) >= 4:
-            statistics[f'cka_{name}'] = linear_cka(student_ND, teacher_ND, debiased=True)
-    return statistics
-
-
-def _mean(value: Tensor | Sequence[Any]) -> Tensor:
-    values = [value] if isinstance(value, Tensor) else value
-    return torch.stack([item.detach().float().mean() for item in values]).sum()
-
-
-def _one_row_each(x: Tensor) -> Tensor:
-    return pool_map(x) if x.ndim == 4 else x
-
-
-# --------------------------------------------------------------------------------------------------
-# The start-up report: what was connected to what.
-
-
-def term_table(terms: Sequence[Term], shapes: Mapping[str, Sequence[tuple[torch.Size, torch.Size]]]) -> str:
-    """Describe the terms.
-
-    Args:
-        terms: The terms.
-        shapes: By term, for each of its pairs the shapes of the tapped tensors of student and teacher.
-
-    Returns:
-        A table with a header and one line per pair of taps.
-    """
-    rows = [
-        (
-            title,
-            f'{student} {tuple(shape_S)}',
-            f'{term.of}: {teacher} {tuple(shape_T)}',
-            f'{type(term.loss).__name__}{term.rows}{_choice(term)}',
-            f'{getattr(term.loss, "loss_weight", "-")}',
-            str(term.schedule),
-        )
-        for term in terms
-        for title, (student, teacher), (shape_S, shape_T) in zip(
-            pair_names(f'loss_{term.name}', len(term.pairs)), term.pairs, shapes[term.name], strict=True
-        )
-    ]
-    return table(('term', 'student', 'teacher', 'loss', 'weight', 'schedule'), rows)
-
-
-def _choice(term: Term) -> str:
-    return f', {term.choice} choice' if len(term.pairs) > 1 else ''

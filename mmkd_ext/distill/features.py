@@ -150,8 +150,8 @@ class _Probe:
         self.is_active = is_active
         self.records = []
 
-    def feature(self) -> torch.Tensor:
-        if len(self.records) != 1:
+    def feature(self, num_calls: int = 1) -> torch.Tensor:
+        if len(self.records) not in (1, num_calls):
             reason = (
                 'a module whose .forward() is called directly, or which is only a container, fires no hook; '
                 'tap one of its children'
@@ -162,14 +162,14 @@ class _Probe:
                 f'{self.caller}: tap {str(self.tap)!r} expected to fire once in one forward but fired '
                 f'{len(self.records)} times; {reason}'
             )
-        feature, version = self.records[0]
-        if version is not None and feature._version != version:
+        if any(version is not None and feature._version != version for feature, version in self.records):
             raise RuntimeError(
                 f'{self.caller}: tap {str(self.tap)!r} expected a tensor that stays as it was recorded but it was '
                 'overwritten in place later in the forward (`out += identity`, an inplace activation); '
                 'tap the module that overwrites it'
             )
-        return feature
+        features = [feature for feature, _ in self.records]
+        return features[0] if len(features) == 1 else torch.cat(features)
 
 
 class Recorder:
@@ -228,14 +228,17 @@ class Recorder:
         """Begin to record, forgetting whatever an interrupted recording has left."""
         self._set_active(True)
 
-    def stop(self) -> dict[str, torch.Tensor]:
+    def stop(self, num_calls: int = 1) -> dict[str, torch.Tensor]:
         """End the recording and return the tensors by the text of their tap.
+
+        Args:
+            num_calls: A tap may also fire so often, once for each view of the images; its tensors are joined.
 
         Raises:
             RuntimeError: A tap did not fire exactly once, or its tensor was overwritten in place afterwards.
         """
         try:
-            return {text: probe.feature() for text, probe in self._probes.items()}
+            return {text: probe.feature(num_calls) for text, probe in self._probes.items()}
         finally:
             self._set_active(False)
 
@@ -289,6 +292,9 @@ class FrozenTeacher:
         caller: Name of the teacher in messages.
         compiler: Whether the forward is compiled, or the keyword arguments of :func:`torch.compile` to do it with.
 
+    Attributes:
+        stops_early: Whether forwards but the first end with the last tap.
+
     Raises:
         KeyError: A tap names no module of ``model``.
         ValueError: A tap is malformed.
@@ -311,11 +317,11 @@ class FrozenTeacher:
         # OpenMMLab models are called with (inputs, data_samples, mode), those of timm and torchvision with inputs.
         self._has_mode = 'mode' in inspect.signature(model.forward).parameters
         self._recorder = Recorder(model, self.taps, caller=caller)
-        self._is_compiled = bool(compiler)
         self._call = self._run
         if compiler:
             self._call = torch.compile(self._run, **(compiler if isinstance(compiler, Mapping) else {}))
         self._is_checked = False
+        self.stops_early = not compiler
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'FrozenTeacher':
         """Return the teacher itself: it never changes, so copies of its student (EMA) share it."""
@@ -344,7 +350,7 @@ class FrozenTeacher:
         """
         if not self._has_mode:
             args, kwargs = (), {}
-        stop_early = self._is_checked and not self._is_compiled
+        stop_early = self._is_checked and self.stops_early
         with torch.no_grad(), self._recorder.record(stop_early) as features:
             images = inputs if self.adapt is None else self.adapt(inputs)
             if not self._is_checked and isinstance(self.adapt, InputAdapter):

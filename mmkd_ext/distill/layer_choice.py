@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmkd_ext.ops.arguments import check_positive, full_precision
 from mmkd_ext.ops.distributed import gather_with_grad, num_processes, sum_with_grad
-from mmkd_ext.ops.maps import pool_map
+from mmkd_ext.ops.maps import MapLayout, pool_map
 from mmkd_ext.scores.similarity import linear_cka
 
 _SMALLEST = 1e-30
@@ -72,6 +72,7 @@ def pair_factors(mean: Tensor) -> Tensor:
 
 Pairs = Sequence[tuple[str, str]]
 Features = Mapping[str, Tensor]
+Layouts = Mapping[str, MapLayout | None]
 
 
 class LayerChoice:
@@ -79,10 +80,14 @@ class LayerChoice:
 
     Args:
         pairs: Taps of student and teacher.
+
+    Attributes:
+        layouts: By tap of student and of teacher, what the axes are; those of others are (N, C, H, W) or (N, D).
     """
 
     def __init__(self, pairs: Pairs) -> None:
         self.pairs = tuple(pairs)
+        self.layouts: tuple[Layouts, Layouts] = {}, {}
 
     def active(self, student_features: Features, teacher_features: Features) -> Sequence[int]:
         """Return the places of the pairs whose losses are computed.
@@ -131,8 +136,8 @@ class CKAChoice(LayerChoice):
             ValueError: A tensor is neither a map nor rows, or the batch has fewer than four samples.
         """
         if self.chosen is None:
-            rows_S = {tap: _rows(student_features[tap]) for tap, _ in self.pairs}
-            rows_T = {tap: _rows(teacher_features[tap]) for _, tap in self.pairs}
+            rows_S = {tap: _rows(student_features[tap], self.layouts[0].get(tap)) for tap, _ in self.pairs}
+            rows_T = {tap: _rows(teacher_features[tap], self.layouts[1].get(tap)) for _, tap in self.pairs}
             alike = [float(linear_cka(rows_S[tap_S], rows_T[tap_T], debiased=True)) for tap_S, tap_T in self.pairs]
             best: dict[str, int] = {}
             for place, (tap, _) in enumerate(self.pairs):
@@ -224,5 +229,5 @@ def build_layer_choice(name: str, pairs: Pairs) -> LayerChoice:
     return _CHOICES[name](pairs)
 
 
-def _rows(x: Tensor) -> Tensor:
-    return gather_with_grad(pool_map(x.detach()))
+def _rows(x: Tensor, layout: MapLayout | None) -> Tensor:
+    return gather_with_grad(pool_map(x.detach(), layout))

@@ -3,18 +3,19 @@
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmkd_ext.distill.layer_choice import LayerChoice, build_layer_choice
+from mmkd_ext.distill.layouts import Batch, LayoutProbe, check_layout, extents_of, find_layout, labelled_pixels
 from mmkd_ext.ops.arguments import labels_of_batch, once
-from mmkd_ext.ops.maps import pool_map, sample_positions, sample_tokens
+from mmkd_ext.ops.maps import Extents, MapLayout, pool_map, sample_positions, sample_tokens
 from mmkd_ext.ops.random import seeded_generator
 
-__all__ = ['Extras', 'Rows', 'Term', 'WeightSchedule']
+__all__ = ['Extras', 'Rows', 'Term', 'WeightSchedule', 'zero_of']
 
 _OF_SAMPLES = ('labels', 'data_samples', 'sample_ids', 'student_logits', 'teacher_logits')
 """Those with one row, or item, per sample."""
@@ -137,25 +138,50 @@ class Rows:
         if len(given) > 1:
             raise ValueError(f'expected one of pooling, tokens and positions but got {given}; drop all but one')
 
-    def __call__(self, student: Tensor, teacher: Tensor, iteration: int) -> list[tuple[Tensor, Tensor]]:
+    @property
+    def needs(self) -> str | None:
+        """What must be known of the layout of a map: ``'mean'`` of its positions, their ``'grid'``, or nothing."""
+        return 'mean' if self.pooling else 'grid' if self.tokens or self.positions else None
+
+    def __call__(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        iteration: int,
+        *,
+        layouts: tuple[MapLayout | None, MapLayout | None] = (None, None),
+        extents: Extents | None = None,
+        usable: Tensor | None = None,
+    ) -> list[tuple[Tensor, Tensor]]:
         """Return the pairs of tensors whose losses are averaged: one, or one for each position.
 
         Args:
             student: Tapped tensor.
             teacher: Tapped tensor.
             iteration: Another one draws other positions.
+            layouts: What the axes of both are; None: (N, C, H, W), or rows.
+            extents: Of a padded batch, whose padding takes no part.
+            usable: Which pixels have a label, (N, H, W) bool; positions without take no part in ``tokens`` and
+                ``positions``.
+
+        Returns:
+            None at all where no position suits all images.
 
         Raises:
             ValueError: A tensor is no map, or the numbers of images differ.
         """
+        layout_S, layout_T = layouts
         if self.pooling:
-            return [(once(pool_map, student), once(pool_map, teacher))]
-        if self.tokens:
-            return [sample_tokens(student, teacher, self.tokens, _generator(iteration, student.device))]
-        if self.positions:
-            batches = sample_positions(student, teacher, self.positions, _generator(iteration, student.device))
+            return [(once(pool_map, student, layout_S, extents), once(pool_map, teacher, layout_T, extents))]
+        if self.needs:
+            where: dict[str, Any] = {'layouts': layouts, 'extents': extents, 'usable': usable}
+            generator = _generator(iteration, student.device)
+            if self.tokens:
+                return [sample_tokens(student, teacher, self.tokens, generator, **where)]
+            batches = sample_positions(student, teacher, self.positions or 1, generator, **where)
             return list(zip(*(batch.unbind() for batch in batches), strict=True))
-        return [(student, teacher)]
+        student = student if layout_S is None else layout_S.images_first(student)
+        return [(student, teacher if layout_T is None else layout_T.images_first(teacher))]
 
     def __str__(self) -> str:
         """Say it in a few words, as the start-up report shows it."""
@@ -295,6 +321,12 @@ class Term:
         choice: How several pairs become one loss: ``'uniform'``, ``'normalized'``, ``'cka'`` or ``'adaptive'``
             (:mod:`mmkd_ext.distill.layer_choice`).
         logits: Taps of the logits of student and teacher, for losses that look at predictions too.
+        layout: What the axes of the student's and of the teacher's tensors are, where their layers do not tell
+            (:func:`~mmkd_ext.distill.layouts.find_layout`); ``'rows'``: the first axis counts what it may.
+        prefix_tokens: Class tokens and registers before the tokens of positions, of student and teacher, likewise.
+        ignore_index: Pixels with this ground truth of segmentation take no part in ``tokens`` and ``positions``; None:
+            all pixels do.
+        layouts: By tap of student and of teacher, what is known of their axes (:meth:`settle`).
         extras: Those extras that ``loss`` takes.
         pairs: Pairs of taps, built from ``student`` and ``teacher``.
         layer_choice: Built from ``choice``.
@@ -314,6 +346,10 @@ class Term:
     rows: Rows = field(default_factory=Rows)
     choice: str = 'uniform'
     logits: tuple[str, str] | None = None
+    layout: tuple[str | None, str | None] = (None, None)
+    prefix_tokens: tuple[int | None, int | None] = (None, None)
+    ignore_index: int | None = 255
+    layouts: tuple[dict[str, MapLayout], dict[str, MapLayout]] = field(init=False, repr=False, compare=False)
     extras: Extras = field(init=False)
     pairs: tuple[tuple[str, str], ...] = field(init=False)
     layer_choice: LayerChoice = field(init=False, repr=False, compare=False)
@@ -323,6 +359,9 @@ class Term:
             # Statistics carry the name of their term, and mmengine adds up whatever has "loss" in its name.
             raise ValueError(f"term {self.name!r}: expected a name without 'loss', which is put in front; rename it")
         self.pairs = tuple(zip(_taps(self.student), _taps(self.teacher), strict=True))
+        self.layouts = {}, {}
+        for word, number in zip(self.layout, self.prefix_tokens, strict=True):
+            check_layout(f'term {self.name!r}', word, number)
         try:
             self.layer_choice = build_layer_choice(self.choice, self.pairs)
             self.extras = Extras.of(self.loss)
@@ -346,6 +385,51 @@ class Term:
         """All that is tapped of the teacher."""
         return tuple(teacher for _, teacher in self.pairs) + (self.logits or ())[1:]
 
+    def settle(
+        self,
+        student_features: Features,
+        teacher_features: Features,
+        probes: Sequence[LayoutProbe],
+        batches: Sequence[Batch],
+    ) -> None:
+        """Find out what the axes of the tapped tensors are.
+
+        Args:
+            student_features: Tensors of one forward, by tap.
+            teacher_features: Likewise.
+            probes: Of the student's and of the teacher's forward.
+            batches: The images that both got.
+
+        Raises:
+            ValueError: The first axis does not count images, or what ``rows`` need is not known.
+        """
+        found: tuple[dict[str, MapLayout], dict[str, MapLayout]] = {}, {}
+        counts_images = not getattr(self.loss, 'takes_views', False)
+        for side, features in enumerate((student_features, teacher_features)):
+            told: dict[str, Any] = {'layout': self.layout[side], 'prefix_tokens': self.prefix_tokens[side]}
+            told['needs'] = self.rows.needs
+            for tap in dict.fromkeys(pair[side] for pair in self.pairs if counts_images):
+                try:
+                    layout = find_layout(tap, features[tap], batches[side], probes[side], **told)
+                except ValueError as error:
+                    raise ValueError(f'term {self.name!r}, {("student", self.of)[side]}: {error}') from error
+                if layout is not None:
+                    found[side][tap] = layout
+        self.take_layouts(found)
+
+    def take_layouts(self, layouts: tuple[dict[str, MapLayout], dict[str, MapLayout]]) -> None:
+        """Use what another copy of this term has found out."""
+        self.layouts = self.layer_choice.layouts = layouts
+
+    def layout_of(self, side: int, tap: str, image_size: tuple[int, int] | None = None) -> MapLayout | None:
+        """Return what the axes of a tap are; ``side`` is 0 for the student, 1 for the teacher."""
+        layout = self.layouts[side].get(tap)
+        if layout is None and self.layout[side] not in (None, 'rows'):
+            layout = MapLayout(str(self.layout[side]), self.prefix_tokens[side] or 0)
+        if layout is None or image_size is None or 'L' not in layout.axes:
+            return layout
+        return replace(layout, image_size=image_size)
+
     def active(self, student_features: Features, teacher_features: Features) -> Sequence[int]:
         """Return the places of the pairs whose losses are computed (:meth:`LayerChoice.active`)."""
         return (0,) if len(self.pairs) == 1 else self.layer_choice.active(student_features, teacher_features)
@@ -358,6 +442,7 @@ class Term:
         *,
         epoch: int = 0,
         iteration: int = 0,
+        image_sizes: tuple[tuple[int, int] | None, tuple[int, int] | None] = (None, None),
     ) -> torch.Tensor:
         """Return the scalar loss between the tapped tensors of both models.
 
@@ -367,6 +452,7 @@ class Term:
             data_samples: The batch's samples.
             epoch: Number of passes over the data that are finished.
             iteration: Number of iterations finished; random draws follow from it.
+            image_sizes: Height and width of what student and teacher got, padding included, where they are known.
 
         Raises:
             RuntimeError: The student's tensor needs no gradient, the batch lacks what the loss takes, or the loss is no
@@ -382,12 +468,19 @@ class Term:
             active = self.active(student_features, teacher_features)
         except (RuntimeError, ValueError) as error:
             raise type(error)(f'term {self.name!r}: {error}') from error
+        where: dict[str, Any] = {}
+        if self.rows.needs:
+            where['extents'] = extents_of(data_samples, image_sizes[0])
+            if self.rows.needs == 'grid' and self.ignore_index is not None:
+                where['usable'] = labelled_pixels(data_samples, self.ignore_index)
         losses = []
         for place in active:
             tap_S, tap_T = self.pairs[place]
             student, teacher = student_features[tap_S], teacher_features[tap_T]
             self._check_gradient(student, tap_S)
-            losses.append(self._compute(student, teacher, (tap_S, tap_T), extras, iteration))
+            layouts = self.layout_of(0, tap_S, image_sizes[0]), self.layout_of(1, tap_T, image_sizes[1])
+            where['layouts'] = layouts
+            losses.append(self._compute(student, teacher, (tap_S, tap_T), extras, iteration, where))
         return losses[0] if len(self.pairs) == 1 else self.layer_choice.combine(torch.stack(losses))
 
     def _compute(
@@ -397,10 +490,11 @@ class Term:
         taps: tuple[str, str],
         extras: dict[str, Any],
         iteration: int,
+        where: dict[str, Any],
     ) -> torch.Tensor:
         """Return the loss of one pair, a mean over positions if they are compared one by one."""
         try:
-            losses = [self.loss(*rows, **extras) for rows in self.rows(student, teacher, iteration)]
+            losses = [self.loss(*rows, **extras) for rows in self.rows(student, teacher, iteration, **where)]
         except torch.cuda.OutOfMemoryError:
             raise
         except (RuntimeError, ValueError) as error:
@@ -409,6 +503,8 @@ class Term:
                 f'term {self.name!r}: {error} (student {tuple(student.shape)} at {taps[0]!r}, teacher '
                 f'{tuple(teacher.shape)} at {taps[1]!r})'
             ) from error
+        if not losses:  # no position of all images
+            return zero_of(student)
         if losses[0].ndim != 0:
             raise RuntimeError(f'term {self.name!r}: expected a scalar loss but got shape {tuple(losses[0].shape)}')
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
@@ -443,6 +539,11 @@ class Term:
                 'with reentrant activation checkpointing, which gives no gradient to taps inside and to blocks whose '
                 'input needs none: tap a later module, or use use_reentrant=False'
             )
+
+
+def zero_of(x: Tensor) -> Tensor:
+    """Return a scalar 0 whose gradient for all that ``x`` depends on is 0, whatever values ``x`` has."""
+    return x.flatten()[:0].sum()
 
 
 def _taps(tap: str | Sequence[str]) -> tuple[str, ...]:

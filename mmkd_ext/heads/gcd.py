@@ -8,6 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmkd_ext.functional.gcd import info_nce, supervised_contrastive
+from mmkd_ext.heads.prototypes import batch_norm
 from mmkd_ext.ops.arguments import check_positive, full_precision, unit_rows
 from mmkd_ext.ops.distributed import gather_with_grad
 from mmkd_ext.registry import MODELS
@@ -70,7 +71,11 @@ class ContrastiveHead(BaseModule):
         Returns:
             (V, B, out_channels), not normalised.
         """
-        return self.layers(features.flatten(0, 1)).unflatten(0, features.shape[:2])
+        linear, norm, *others = self.layers
+        x = batch_norm('ContrastiveHead', norm, linear(features.flatten(0, 1)))
+        for layer in others:
+            x = layer(x)
+        return x.unflatten(0, features.shape[:2])
 
     def loss(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Compute both losses, weighted.

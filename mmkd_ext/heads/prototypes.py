@@ -13,7 +13,32 @@ from torch.nn import functional as F
 
 from mmkd_ext.functional.uno import lowest_objective
 from mmkd_ext.ops.arguments import full_precision, settled_unit_rows, unit_rows
+from mmkd_ext.ops.distributed import num_processes
 from mmkd_ext.registry import MODELS
+
+
+def batch_norm(caller: str, norm: nn.Module, x: Tensor) -> Tensor:
+    """Normalise rows; a single row in training, which has no statistics, by the running ones.
+
+    Such a row is what is left for the last batch of an epoch without ``drop_last``.
+
+    Args:
+        caller: Head that speaks in the error.
+        norm: A batch norm.
+        x: (B, C).
+
+    Raises:
+        ValueError: There are no running statistics yet.
+    """
+    joins_processes = 'Sync' in type(norm).__name__ and num_processes() > 1
+    if not norm.training or len(x) != 1 or joins_processes or not isinstance(norm, nn.modules.batchnorm._BatchNorm):
+        return norm(x)
+    if not norm.num_batches_tracked:
+        raise ValueError(
+            f'{caller}: expected batches of at least 2 images, whose statistics it normalises by, but the first has 1; '
+            'raise batch_size of train_dataloader, and set drop_last=True'
+        )
+    return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, eps=norm.eps)
 
 
 def _save_unit_rows(module: nn.Module, state_dict: dict[str, Any], prefix: str, _: dict[str, Any]) -> None:
@@ -237,7 +262,7 @@ class NovelHead(BaseModule):
         x = features
         for linear, norm in zip(self.layers, self.norms, strict=False):
             stacked = linear(x).transpose(0, 1).flatten(1)
-            x = F.relu(norm(stacked)).unflatten(1, (self.num_heads, -1)).transpose(0, 1)
+            x = F.relu(batch_norm('NovelHead', norm, stacked)).unflatten(1, (self.num_heads, -1)).transpose(0, 1)
         return self.layers[-1](x)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from mmengine.dist import get_world_size
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
@@ -23,8 +24,9 @@ from mmkd_ext.distill import (
     same_randomness,
 )
 from mmkd_ext.distill.classes import ClassesByName, class_taps, columns_of
-from mmkd_ext.distill.distillation import term_table
 from mmkd_ext.distill.features import FeatureSource, call_of
+from mmkd_ext.distill.rehearsal import same_state
+from mmkd_ext.distill.report import term_table
 from mmkd_ext.engine.runner import student_of
 from mmkd_ext.engine.teacher_features import build_cached_teacher
 from mmkd_ext.io import table
@@ -40,7 +42,8 @@ __all__ = ['TERM_STATES', 'DistillHook', 'build_term']
 
 _TAPS = ({'tap'}, {'student', 'teacher'}, {'pairs'}, {'pairs', 'choice'})
 _ROWS = ('pooling', 'tokens', 'positions')
-_OPTIONS = ('of', 'schedule', 'agreement', 'logits', *_ROWS)
+_BY_SIDE = ('layout', 'prefix_tokens')
+_OPTIONS = ('of', 'schedule', 'agreement', 'logits', 'ignore_index', *_BY_SIDE, *_ROWS)
 
 
 def build_term(name: str, spec: Mapping[str, Any], teachers: Collection[str]) -> Term:
@@ -77,6 +80,8 @@ def build_term(name: str, spec: Mapping[str, Any], teachers: Collection[str]) ->
         rows=rows,
         choice=spec.get('choice', 'uniform'),
         logits=_logits_of(name, spec),
+        ignore_index=spec.get('ignore_index', 255),
+        **{key: _by_side(name, key, spec.get(key)) for key in _BY_SIDE},
     )
 
 
@@ -119,6 +124,18 @@ def _logits_of(name: str, spec: Mapping[str, Any]) -> tuple[str, str] | None:
     return logits['student'], logits['teacher']
 
 
+def _by_side(name: str, key: str, value: Any) -> tuple[Any, Any]:
+    """Return what a key says of student and teacher."""
+    if not isinstance(value, Mapping):
+        return value, value
+    if not value or set(value) - {'student', 'teacher'}:
+        raise TypeError(
+            f'term {name!r}: expected {key}=... for both networks or {key}=dict(student=..., teacher=...) but got '
+            f'{dict(value)!r}'
+        )
+    return value.get('student'), value.get('teacher')
+
+
 def _similar_losses(spec: Mapping[str, Any]) -> str:
     hint = near_misses(str(spec.get('type')).rpartition('.')[2], MODELS.module_dict)
     return f'; {hint}' if hint else ''
@@ -156,7 +173,7 @@ class DistillHook(Hook):
     the rehearsal works on a copy of the student's tensors, and training is bit-identical to one without it.
 
     Whenever a line is logged, statistics of each term are computed and logged with it
-    (:func:`mmkd_ext.distill.distillation.diagnose`, and ``share_<term>`` of the total loss); in other iterations they
+    (:func:`mmkd_ext.distill.report.diagnose`, and ``share_<term>`` of the total loss); in other iterations they
     cost nothing.
 
     Args:
@@ -168,7 +185,9 @@ class DistillHook(Hook):
             Options: ``of=`` the name of its teacher, where there are several; ``schedule=dict(...)``
             (:class:`mmkd_ext.distill.WeightSchedule`); ``agreement=True`` if both taps are logits of the same classes;
             ``logits=`` a tap, or ``dict(student=..., teacher=...)``, for losses that look at predictions too; for maps,
-            ``pooling='gap'``, ``tokens=`` or ``positions=`` (:class:`mmkd_ext.distill.Rows`). In place of ``tap=``,
+            ``pooling='gap'``, ``tokens=`` or ``positions=`` (:class:`mmkd_ext.distill.Rows`), and where their axes
+            cannot be told from the layers, ``layout=`` and ``prefix_tokens=``, each a value or ``dict(student=...,
+            teacher=...)``; ``ignore_index=`` of segmentation. In place of ``tap=``,
             ``pairs=[(student, teacher), ...]`` names several candidates and ``choice=`` how they become one loss
             (:mod:`mmkd_ext.distill.layer_choice`).
         teachers: Several teachers by name, in place of ``teacher``.
@@ -215,6 +234,13 @@ class DistillHook(Hook):
             ValueError: A tap is malformed, a checkpoint is refused or corrupt, or a teacher wants other channels, knows
                 other classes than those that a term compares, or is to get images that are normalized twice.
         """
+        try:
+            self._set_up(runner)
+        except TypeError as error:
+            # Of a TypeError the Runner would keep the text only, and add the address of this object.
+            raise RuntimeError(str(error)) from error
+
+    def _set_up(self, runner: Runner) -> None:
         self._check_time(runner)
         student = student_of(runner)
         device = next(student.parameters()).device
@@ -232,6 +258,8 @@ class DistillHook(Hook):
             self.after_train(runner)
             raise
         runner.logger.info(_report(teachers, self._distillation))
+        for hint in filter(None, (_hint(term, runner) for term in self._terms)):
+            runner.logger.warning(hint)
         self._cost = TeacherCost(self._distillation, device)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
@@ -328,9 +356,18 @@ class DistillHook(Hook):
     def _rehearse(self, runner: Runner, distillation: Distillation, student: BaseModel, device: torch.device) -> None:
         student.train()  # as the training loop does next
         is_single = isinstance(runner.optim_wrapper, OptimWrapper)
-        with same_randomness(device), runner.optim_wrapper.optim_context(student) if is_single else nullcontext():
-            data = student.data_preprocessor(_first_batch(runner.train_dataloader), True)
-            distillation.rehearse(student, **call_of(data, mode='loss'))
+        loader = runner.train_dataloader
+        with (
+            same_randomness(device),
+            same_state(loader.dataset, loader.collate_fn, student.data_preprocessor),
+            runner.optim_wrapper.optim_context(student) if is_single else nullcontext(),
+        ):
+            for num_samples in (_REHEARSAL_SAMPLES, _REHEARSAL_SAMPLES + 1):
+                data = student.data_preprocessor(_first_batch(loader, num_samples), True)
+                distillation.rehearse(student, **call_of(data, mode='loss'))
+                # One axis of 4 is that of the images if it is of 5 the next time, and not 4 layers of a decoder.
+                if not distillation.is_doubtful:
+                    break
 
     def _is_logged(self, runner: Runner, batch_idx: int) -> bool:
         """Whether LoggerHook writes a line after this iteration."""
@@ -344,11 +381,11 @@ class DistillHook(Hook):
         )
 
 
-def _first_batch(loader: DataLoader) -> Any:
+def _first_batch(loader: DataLoader, count: int = _REHEARSAL_SAMPLES) -> Any:
     """Load a few samples from all over the dataset, as the training's loader does but without moving it on."""
     dataset: Any = loader.dataset
     num_samples = len(dataset)
-    indices = range(0, num_samples, max(num_samples // _REHEARSAL_SAMPLES, 1))[:_REHEARSAL_SAMPLES]
+    indices = range(0, num_samples, max(num_samples // count, 1))[:count]
     # Files that a dataset opens on first use must not be opened in this process if workers are forked from it later.
     rehearsal = DataLoader(
         dataset,
@@ -359,6 +396,24 @@ def _first_batch(loader: DataLoader) -> Any:
         multiprocessing_context=loader.multiprocessing_context,
     )
     return next(iter(rehearsal))
+
+
+def _hint(term: Term, runner: Runner) -> str | None:
+    """Say so if the weight of a loss that shrinks with the batch belongs to a much larger one."""
+    published, weight = getattr(term.loss, 'published_batch', None), getattr(term.loss, 'loss_weight', None)
+    batch_size = getattr(runner.train_dataloader.batch_sampler, 'batch_size', None)
+    if not published or not weight or not isinstance(batch_size, int) or term.rows.positions:
+        return None
+    num_rows = batch_size * (term.rows.tokens or 1) * (get_world_size() if getattr(term.loss, 'gather', False) else 1)
+    right = published[0] * num_rows / published[1]
+    if weight <= 4 * right:
+        return None
+    return (
+        f'DistillHook: term {term.name!r}: loss_weight={weight:g} of {type(term.loss).__name__} is that of batches of '
+        f'{published[1] * weight / published[0]:.0f} rows but the term compares {num_rows}; the loss shrinks as one '
+        f'over the number of rows, so loss_weight={right:g} has the same effect here. Look at share_{term.name} in the '
+        'log'
+    )
 
 
 def _report(teachers: Mapping[str, Teacher], distillation: Distillation) -> str:

@@ -108,6 +108,9 @@ class ExactResumeHook(Hook):
         """
         if runner._resume:
             self._loaded = checkpoint.get(_KEY, {})
+            warning = _ended_schedules(runner, checkpoint)
+            if warning:
+                runner.logger.warning(warning)
 
     def before_train(self, runner: Runner) -> None:
         """Take over the order of batches; where a run is resumed, go to where it was.
@@ -261,6 +264,35 @@ def resumed_batches(runner: Runner) -> int:
         runner: The runner.
     """
     return next((hook.first_batch for hook in runner.hooks if isinstance(hook, ExactResumeHook)), 0)
+
+
+def _ended_schedules(runner: Runner, checkpoint: dict[str, Any]) -> str | None:
+    """Say so if a run was made longer than its schedules, which mmengine takes from the checkpoint."""
+    before = checkpoint.get('message_hub', {}).get('runtime_info', {})
+    lengths = {True: (before.get('max_epochs'), runner.max_epochs), False: (before.get('max_iters'), runner.max_iters)}
+    ended = []
+    for state in _in_order(checkpoint.get('param_schedulers')):
+        old, new = lengths[bool(state.get('by_epoch', True))]
+        # Only what lasted until the end of the run: a warm-up ends early in every run.
+        end = min((state[name] for name in ('end', 'T_max') if name in state), default=0)
+        if old and new and old <= end < new:
+            ended.append((end, old, new))
+    if not ended:
+        return None
+    end, old, new = max(ended)
+    return (
+        f'ExactResumeHook: expected a run of the length of its schedules but it was made longer, {new} in the place of '
+        f'{old}, and mmengine goes on with the schedules of the checkpoint, which end at {end}: the last rate (or '
+        'momentum) stays from there on, whatever the config says now. Train from load_from= with resume=False to have '
+        'schedules of the new length'
+    )
+
+
+def _in_order(schedulers: Any) -> list[Any]:
+    """Return schedulers, or their states, of one optimizer or of several."""
+    if isinstance(schedulers, dict):
+        return [scheduler for group in schedulers.values() for scheduler in group]
+    return list(schedulers or ())
 
 
 def _run_iter(run_iter: Any, first_batch: int, idx: int, data_batch: Any) -> None:

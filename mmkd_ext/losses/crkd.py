@@ -35,6 +35,7 @@ class ClassRelationLoss(GatheredLoss):
     """
 
     class_axis = 3
+    takes_views = True  # of shape (V, H, B, C): the first axis counts no images
 
     def __init__(self, loss_weight: float = 0.1, *, gather: bool = True, **settings: Any) -> None:
         self_checked = ClassRelationSettings(caller='ClassRelationLoss', **settings)

@@ -22,6 +22,7 @@ class SPLoss(RelationLoss):
     """
 
     row_sharded = True
+    published_batch = 3000.0, 128  # weight and rows of a batch that belong together
 
     def __init__(self, loss_weight: float = 3000.0, *, gather: bool = False) -> None:
         super().__init__(loss_weight, gather=gather)

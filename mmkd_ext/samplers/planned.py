@@ -117,8 +117,9 @@ def labels_of(dataset: Any, caller: str) -> np.ndarray:
     """Return the class of each sample of a data set.
 
     Args:
-        dataset: It has ``get_gt_labels()``, as ours and mmpretrain's, or ``get_cat_ids(index)`` with one class, as
-            wrappers of mmengine; the latter is called for each sample.
+        dataset: It has ``get_gt_labels()``, as ours and mmpretrain's, or ``get_cat_ids(index)`` with one class, which
+            is called for each sample; or it repeats samples of one that has, as ``RepeatDataset`` and
+            ``ClassBalancedDataset`` of mmengine.
         caller: Name of the caller in messages.
 
     Returns:
@@ -128,23 +129,48 @@ def labels_of(dataset: Any, caller: str) -> np.ndarray:
         TypeError: If the data set tells no labels (``ConcatDataset``: those of its parts need not mean the same).
         ValueError: If a sample has several classes or none, or there are more or fewer labels than samples.
     """
-    if hasattr(dataset, 'get_gt_labels'):
-        # mmengine cuts a data set for num_batch_per_epoch, but not its labels.
-        labels = np.asarray(dataset.get_gt_labels())[: len(dataset)]
-    elif hasattr(dataset, 'get_cat_ids'):
-        labels = np.array([_only(dataset.get_cat_ids(index), index, caller) for index in range(len(dataset))])
-    else:
+    if hasattr(dataset, '_get_ori_dataset_idx') and hasattr(dataset, 'dataset'):
+        length = len(dataset)  # completes the data set first
+        places = np.array([dataset._get_ori_dataset_idx(index) for index in range(length)], np.int64)
+        return labels_of(dataset.dataset, caller)[places]
+    try:
+        labels = _told_labels(dataset, caller)
+    except (AttributeError, NotImplementedError) as error:
+        # Base classes have a method that asks for another one; wrappers pass on what the inner data set lacks.
         raise TypeError(
-            f'{caller}: expected a data set with get_gt_labels() or get_cat_ids() but got {type(dataset).__name__}; '
-            'sample from one classification data set, or give yours a method get_gt_labels() that returns one integer '
-            'per sample'
-        )
+            f'{caller}: expected a data set with get_gt_labels() or get_cat_ids() but got {type(dataset).__name__}, '
+            'which tells no class of a sample; sample from one classification data set, or give yours a method '
+            'get_gt_labels() that returns one integer per sample'
+        ) from error
     if labels.shape != (len(dataset),) or labels.dtype.kind not in 'iu':
         raise ValueError(
             f'{caller}: expected one integer label for each of the {len(dataset)} samples but {type(dataset).__name__} '
             f'has {labels.dtype} of shape {labels.shape}; check its annotations'
         )
     return labels.astype(np.int64)
+
+
+def _told_labels(dataset: Any, caller: str) -> np.ndarray:
+    """Return what the methods of a data set say.
+
+    Raises:
+        AttributeError: It has none of them.
+        NotImplementedError: It has one only by name.
+        ValueError: A sample has several classes.
+    """
+    if not hasattr(dataset, 'get_gt_labels'):
+        return np.array([_only(dataset.get_cat_ids(index), index, caller) for index in range(len(dataset))])
+    try:
+        told = dataset.get_gt_labels()
+    except ValueError:  # NumPy's, of lists of several lengths
+        return np.array([_only(dataset.get_cat_ids(index), index, caller) for index in range(len(dataset))])
+    if not isinstance(told, np.ndarray):
+        # mmengine cuts a data set for num_batch_per_epoch, but not its labels.
+        told = [_only(label, index, caller) if np.ndim(label) else label for index, label in enumerate(told)]
+    labels = np.asarray(told)[: len(dataset)]
+    if labels.dtype == object:
+        labels = np.array([_only(np.atleast_1d(label), index, caller) for index, label in enumerate(labels)])
+    return labels
 
 
 def _only(classes: Any, index: int, caller: str) -> int:

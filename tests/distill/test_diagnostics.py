@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from mmkd_ext.distill import Term
-from mmkd_ext.distill.distillation import diagnose, loss_share
+from mmkd_ext.distill.report import diagnose, loss_share
 from mmkd_ext.scores.similarity import collapse, linear_cka
 
 

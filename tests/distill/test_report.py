@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from mmkd_ext.distill import Rows, Term, WeightSchedule
-from mmkd_ext.distill.distillation import term_table
+from mmkd_ext.distill.report import term_table
 from mmkd_ext.io import table
 
 

@@ -157,7 +157,7 @@ def test_bad_teacher_keys(teacher):
         ({'tap': 'backbone['}, ValueError, r'tap: expected `module\.path`'),
         ({'student': 'never', 'teacher': 'head'}, RuntimeError, r"student: tap 'never' .* fired 0 times"),
         ({'student': 'head', 'teacher': 'never'}, RuntimeError, r"teacher: tap 'never' .* fired 0 times"),
-        ({'student': 'head[1]', 'teacher': 'head'}, TypeError, r"student: tap 'head\[1\]' expected a tuple"),
+        ({'student': 'head[1]', 'teacher': 'head'}, RuntimeError, r"student: tap 'head\[1\]' expected a tuple"),
     ],
 )
 def test_bad_taps(checkpoint, tap, error, message):

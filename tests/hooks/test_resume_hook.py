@@ -281,6 +281,29 @@ def test_what_does_not_fit_is_said(case, tmp_path, caplog, change, message):
     assert f'ExactResumeHook: expected {message}' in log
 
 
+@pytest.mark.parametrize(
+    ('schedule', 'longer', 'is_told'),
+    [
+        ({'type': 'CosineAnnealingLR', 'T_max': EPOCHS, 'end': EPOCHS}, EPOCHS + 2, True),
+        ({'type': 'CosineAnnealingLR', 'T_max': EPOCHS, 'end': EPOCHS}, EPOCHS, False),
+        ({'type': 'StepLR', 'step_size': 1}, EPOCHS + 2, True),  # the Runner lets it end with the run
+        ({'type': 'LinearLR', 'start_factor': 0.1, 'end': 1}, EPOCHS + 2, False),
+    ],
+)
+def test_a_run_made_longer_says_that_its_schedule_ends(case, tmp_path, schedule, longer, is_told):
+    first, then = _settings(), _settings()
+    first['param_scheduler'] = [schedule]
+    # The config follows the length of the run, which does not help: mmengine takes the schedule of the checkpoint.
+    ends = {name: longer for name in ('T_max', 'end') if schedule.get(name) == EPOCHS}
+    then['param_scheduler'] = [{**schedule, **ends}]
+    then['train_cfg'] = {**then['train_cfg'], 'max_epochs': longer}
+    _train(case, tmp_path, settings=first, stop=BATCHES + 3)
+    _train(case, tmp_path, settings=then, resume=True, stop=BATCHES + 4)
+    log = ''.join(path.read_text() for path in tmp_path.rglob('*.log'))
+    told = f'made longer, {longer} in the place of {EPOCHS}, and mmengine goes on with the schedules of the checkpoint'
+    assert (told in log) == is_told
+
+
 class Stream(IterableDataset):
     def __iter__(self):
         yield from ({'inputs': torch.zeros(3), 'index': i} for i in range(8))

@@ -42,10 +42,48 @@ def test_part_of_the_data_under_num_batch_per_epoch():
     assert len(labels_of(digits, 'me')) == 50
 
 
-@pytest.mark.parametrize('wrap', [lambda host: ConcatDataset([host, host]), lambda host: RepeatDataset(host, 2)])
-def test_a_wrapper_without_labels_is_refused(wrap):
+def test_repeated_data_sets_tell_the_labels_of_what_they_repeat():
+    repeated = RepeatDataset(Host([[2], [0], [1]]), 2)
+    assert labels_of(repeated, 'me').tolist() == [2, 0, 1, 2, 0, 1]
+    assert labels_of(RepeatDataset(Digits(), 2), 'me').tolist() == 2 * labels_of(Digits(), 'me').tolist()
+
+
+def test_a_wrapper_without_labels_is_refused():
     with pytest.raises(TypeError, match=r'me: .*get_gt_labels.*get_cat_ids'):
-        labels_of(wrap(Host([[0], [1]])), 'me')
+        labels_of(ConcatDataset([Host([[0], [1]])]), 'me')
+
+
+def test_a_method_that_is_there_by_name_only_is_refused():
+    class Images(BaseDataset):  # as the data sets of mmseg: get_cat_ids() is that of mmengine's base class
+        def load_data_list(self):
+            return [{'img_path': 'a.png'}]
+
+    with pytest.raises(TypeError, match=r'me: .* but got Images, which tells no class of a sample'):
+        labels_of(Images(), 'me')
+
+
+@pytest.mark.parametrize('labels', [[[0], [0, 2]], [np.array([1]), np.array([0, 2])]])
+def test_several_labels_of_one_sample_are_refused_by_name(labels):
+    class Several:
+        def __len__(self):
+            return 2
+
+        def get_gt_labels(self):
+            return labels
+
+    with pytest.raises(ValueError, match=r'me: .* one class per sample but sample 1 has \[.*0.*2.*\]; multi-label'):
+        labels_of(Several(), 'me')
+
+
+def test_a_multi_label_data_set_of_mmpretrain():
+    from mmpretrain.datasets import MultiLabelDataset
+
+    dataset = MultiLabelDataset.__new__(MultiLabelDataset)
+    BaseDataset.__init__(dataset, lazy_init=True)
+    dataset.data_list = [{'gt_label': [1]}, {'gt_label': [0, 2]}]
+    dataset._fully_initialized, dataset.serialize_data = True, False
+    with pytest.raises(ValueError, match=r'sample 1 has \[0, 2\]; multi-label data has no groups'):
+        labels_of(dataset, 'me')
 
 
 def test_several_classes_none_or_no_integers_are_refused():
