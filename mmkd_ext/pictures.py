@@ -147,8 +147,8 @@ _OTHER_KINDS = {
     'a video; export frames of it': '.3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .webm .wmv',
     'a drawing, not pixels; export it as PNG': '.ai .emf .eps .ps .svg .svgz .wmf',
     'a document, not an image': '.doc .docx .htm .html .pdf .ppt .pptx .xls .xlsx',
-    'text or data, not an image': '.cfg .css .csv .db .h5 .hdf5 .ini .js .json .log .mat .md .npy .npz .parquet .pkl .pt '
-    '.pth .py .rtf .toml .tsv .txt .xml .xmp .yaml .yml',
+    'text or data, not an image': '.cfg .css .csv .db .h5 .hdf5 .ini .js .json .log .mat .md .npy .npz .parquet .pkl '
+    '.pt .pth .py .rtf .toml .tsv .txt .xml .xmp .yaml .yml',
     'an archive; unpack it': '.7z .bz2 .gz .rar .tar .tgz .xz .zip',
 }
 _REASONS = {suffix: reason for reason, suffixes in _OTHER_KINDS.items() for suffix in suffixes.split()}

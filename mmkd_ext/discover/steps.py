@@ -20,7 +20,15 @@ from mmkd_ext.clustering.kmeans import semi_supervised_kmeans
 from mmkd_ext.clustering.num_classes import NumClasses, estimate_num_classes
 from mmkd_ext.datasets.folder_images import FolderImages, scan
 from mmkd_ext.discover.inference import Predictor, discovery_result, novel_class_names, read_curves
-from mmkd_ext.discover.recipe import OutFolder, choose_recipe, discovery_config, representation_config, stage_one_config
+from mmkd_ext.discover.recipe import (
+    OutFolder,
+    choose_recipe,
+)
+from mmkd_ext.discover.stage_configs import (
+    discovery_config,
+    representation_config,
+    stage_one_config,
+)
 from mmkd_ext.io import replacing
 from mmkd_ext.models.build import read_config
 from mmkd_ext.ops.arguments import unit_features
