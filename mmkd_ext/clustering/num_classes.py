@@ -162,7 +162,7 @@ def estimate_num_classes(
     curve = _search(trial, smallest, largest, limit, progress or (lambda _: None))
     admissible = _admissible(curve)
     estimate = _by_silhouette(admissible)
-    at_edge = estimate == limit > smallest
+    at_edge = bool(estimate == limit > smallest)
     if at_edge:
         warnings.warn(
             f'{caller}: expected a best number within the search but it is {estimate}, the edge: there are at least so '

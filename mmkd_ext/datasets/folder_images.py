@@ -25,7 +25,7 @@ from mmkd_ext.ops.arguments import check_choice
 from mmkd_ext.pictures import common_range, image_suffixes, open_image, other_kind, read_square, value_span
 from mmkd_ext.registry import DATASETS
 
-__all__ = ['FolderImages', 'ListedImages', 'find_images', 'scan', 'tally']
+__all__ = ['FolderImages', 'ListedImages', 'find_images', 'look_through', 'scan', 'tally']
 
 _MAX_COLOUR = 8
 """Difference of the channels, of 255, up to which a pixel counts as grey: what JPEG leaves of it."""
@@ -128,13 +128,25 @@ def find_images(places: Iterable[str]) -> tuple[list[str], list[tuple[str, str]]
         FileNotFoundError: There is no such file or folder.
         ValueError: A CSV lacks the column.
     """
+    paths, broken, ignored, _ = look_through(places)
+    return paths, broken + ignored
+
+
+def look_through(
+    places: Iterable[str],
+) -> tuple[list[str], list[tuple[str, str]], list[tuple[str, str]], list[str]]:
+    """Find the images in files and folders, as :func:`find_images`.
+
+    Returns:
+        Paths of the images that can be read, (path, reason) of broken ones, the same of all else, and notes.
+    """
     found = _Found()
     paths: list[str] = []
     for place in places:
         is_image = os.path.isfile(place) and not is_list(place)
         paths += [place] if is_image else _unlabelled_files(place, found)
     looks = found.look_at_all(paths)
-    return [path for path in paths if path in looks], found.broken + found.ignored
+    return [path for path in paths if path in looks], found.broken, found.ignored, found.notes
 
 
 def tally(entries: Iterable[tuple[str, str]], most: int = 4) -> str:

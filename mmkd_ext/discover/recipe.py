@@ -1,10 +1,11 @@
-"""What to train on the images of somebody else, and the folder in which all of it lies.
+"""What a user asks for, what to train on the images of somebody else, and the folder in which all of it lies.
 
 Size, colour and number of the images decide (:class:`Recipe`); what follows from it is in
 :mod:`mmkd_ext.discover.stage_configs`. All that a discovery leaves is in one :class:`OutFolder`, whole or not at all.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,9 +27,12 @@ from mmkd_ext.registry import MODELS
 
 __all__ = [
     'LARGE_BACKBONE',
+    'Options',
     'OutFolder',
     'Recipe',
     'choose_recipe',
+    'given_number',
+    'read_backbone',
 ]
 
 LARGE_BACKBONE = 'resnet18_8xb32_in1k'
@@ -43,6 +47,105 @@ _IMAGES_SEEN = 100_000
 _LARGE_EPOCHS = 20
 _BATCH = 128
 _MEASURED = 1000
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user asks for.
+
+    Attributes:
+        labelled: Folder or CSV of labelled images.
+        unlabelled: Folder or CSV of the others.
+        num_novel: Number of novel classes; ``None`` to estimate it.
+        assign_to: Classes that unlabelled images may be of, ``'novel'``, ``'all'``, or ``'auto'`` to look.
+        backbone: Name of a model of mmpretrain, or config file; by the size of the images if ``None``.
+        checkpoint: Weights of the backbone; random ones if ``None``.
+        epochs: Of each stage; by the number of images if ``None``.
+        config: Config file in place of the generated one of Cr-KD.
+        seed: Of all stages.
+        batch_size: Images in a batch, at most; by the number of images if ``None``.
+    """
+
+    labelled: str
+    unlabelled: str
+    num_novel: int | None = None
+    assign_to: str = 'auto'
+    backbone: str | None = None
+    checkpoint: str | None = None
+    epochs: int | None = None
+    config: str | None = None
+    seed: int = 0
+    batch_size: int | None = None
+
+    def check(self, out: Path) -> None:
+        """Look for what can be known to be wrong before an image is read, in the words of the command.
+
+        Args:
+            out: Folder of the results, absolute.
+
+        Raises:
+            FileNotFoundError: A file or folder is not there.
+            KeyError: There is no such backbone.
+            PermissionError: Results cannot be written.
+            ValueError: A number is out of range, or the results would lie among the images.
+        """
+        for name, value, least, most in (
+            ('--epochs', self.epochs, 1, None),
+            ('--num-novel', self.num_novel, 1, None),
+            ('--batch-size', self.batch_size, 2, None),
+            ('--seed', self.seed, 0, 2**32 - 1),
+        ):
+            if value is not None and not least <= value <= (value if most is None else most):
+                raise ValueError(
+                    f'{name}: expected a number of at least {least}{f" and at most {most}" if most else ""} but got '
+                    f'{value}; change it'
+                )
+        for kind, place in (('labelled', self.labelled), ('unlabelled', self.unlabelled)):
+            if not os.path.exists(place):
+                raise FileNotFoundError(
+                    f'discover: expected a folder or CSV of {kind} images but found none at {place}; correct the path'
+                )
+            inside = Path(place).resolve()
+            if inside.is_dir() and out.is_relative_to(inside):
+                raise ValueError(
+                    f'--out: expected a folder outside of the images but {out} lies in {inside}, where the results '
+                    'would be looked through as images; name another one'
+                )
+        parent = next(parent for parent in (out, *out.parents) if parent.exists())
+        if not os.access(parent, os.W_OK):
+            raise PermissionError(f'--out: expected a folder that can be written but got {out}; choose another')
+        if self.checkpoint is not None and '://' not in self.checkpoint and not Path(self.checkpoint).is_file():
+            raise FileNotFoundError(
+                f'--checkpoint: expected a file or an address but found none at {self.checkpoint}; correct the path'
+            )
+        if self.backbone is not None:
+            read_backbone(self.backbone)
+        if self.config is not None:
+            given_number(self.config)
+
+
+def given_number(config: str) -> int:
+    """Return the number of novel classes in a config of Cr-KD.
+
+    Args:
+        config: The file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It does not say.
+    """
+    model = read_config(config).get('model') or {}
+    number = (model.get('novel_head') or {}).get('num_classes')
+    if not isinstance(number, int) or number < 1:
+        raise ValueError(
+            f'--config: expected model.novel_head.num_classes, a number of at least 1, in {config} but got {number!r}; '
+            'begin with a copy of configs/discovery.py of a discovery'
+        )
+    return number
+
+
+# --------------------------------------------------------------------------------------------------
+# What to train.
 
 
 @dataclass(frozen=True)
@@ -196,9 +299,26 @@ def _channel_statistics(images: FolderImages, side: int) -> tuple[list[float], l
     return mean.round(1).tolist(), std.round(1).tolist()
 
 
-def _named_backbone(name: str) -> dict[str, Any]:
-    """Backbone, neck, number of features and normalisation of a classifier."""
+def read_backbone(name: str) -> Config:
+    """Return the config of a classifier, whose backbone is meant.
+
+    Args:
+        name: Of a model of mmpretrain, or a config file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        KeyError: mmpretrain has no such model.
+        ValueError: The config has no backbone.
+    """
     cfg = read_config(name) if Path(name).suffix == '.py' else _hub_config(name)
+    if 'backbone' not in cfg.get('model', {}):
+        raise ValueError(f'--backbone: expected a config with model.backbone but {name} has {sorted(cfg)}')
+    return cfg
+
+
+def _named_backbone(name: str) -> Settings:
+    """Backbone, neck, number of features and normalisation of a classifier."""
+    cfg = read_backbone(name)
     backbone = dict(cfg.model.backbone)
     backbone.pop('init_cfg', None)
     with DefaultScope.overwrite_default_scope('mmpretrain'), torch.no_grad():

@@ -1,17 +1,29 @@
 """Configs of the three stages of a discovery, which the stock Runner trains.
 
 They hold no ``_base_`` and only absolute paths, so that a file written from one is complete. Every schedule is computed
-from a number of epochs, and reaches its rate for each of them.
+from a number of epochs, and reaches its rate for each of them. :func:`forecast` tells what they will cost.
 
 Suffixes: K known classes, N novel ones.
 """
 
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmkd_ext.discover.recipe import OutFolder, Recipe
+import torch
+from mmengine.dataset import Compose
+from mmengine.device import get_device
+from mmengine.registry import DefaultScope
 
-__all__ = ['discovery_config', 'representation_config', 'stage_one_config']
+from mmkd_ext.datasets.folder_images import FolderImages
+from mmkd_ext.discover.recipe import OutFolder, Recipe
+from mmkd_ext.pictures import read_square
+from mmkd_ext.registry import MODELS
+
+__all__ = ['Forecast', 'discovery_config', 'forecast', 'representation_config', 'stage_one_config']
 
 Settings = dict[str, Any]
 
@@ -237,3 +249,116 @@ def _schedule(epochs: int, optimizer: Settings, eta_min: float) -> Settings:
         'param_scheduler': [*([linear] if warm_up else []), cosine],
         'train_cfg': {'by_epoch': True, 'max_epochs': epochs, 'val_interval': epochs},
     }
+
+
+# --------------------------------------------------------------------------------------------------
+# What it will cost.
+
+_TEACHER = 4 / 3
+"""A training step costs three forwards; the teacher of a discovery is one more."""
+_WORKSPACE = 1.25
+"""Gradients of activations and buffers of convolutions, beside what is kept for the backward."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a discovery will take on this machine, extrapolated from a few images.
+
+    Attributes:
+        seconds: Of all trainings; three discoveries where the number of novel classes is to be found.
+        num_bytes: Memory at the highest, of the device that the model runs on.
+        seconds_per_image: Of one view of one image in training.
+    """
+
+    seconds: float
+    num_bytes: float
+    seconds_per_image: float
+
+
+def forecast(recipe: Recipe, images: FolderImages, *, finds_number: bool, looks: bool) -> Forecast:
+    """Train the backbone on a few images, measure, and multiply.
+
+    Args:
+        recipe: What will be trained.
+        images: On which images.
+        finds_number: Whether the number of novel classes is to be found, by at least three discoveries.
+        looks: Whether the representation is trained, for the number or for what unlabelled images may be.
+    """
+    device = get_device()
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        backbone = MODELS.build({name: value for name, value in recipe.backbone.items() if name != 'init_cfg'})
+        pipeline = Compose(_train_pipeline(recipe)[:-1])
+    backbone.to(device).train()
+    num_images, num_labelled = len(images.paths), sum(label >= 0 for label in images.labels)
+    batch_size = recipe.discovery_batch_size or recipe.batch_size
+    few = min(2 * batch_size, 256) if recipe.in_memory else 8
+    pixels = torch.rand(few, 3, recipe.crop, recipe.crop, device=device)
+    kept = _kept_bytes(backbone, pixels) / few
+    per_view = _seconds(lambda: _step(backbone, pixels)) / few
+    chosen = images.paths[:: -(-num_images // 4)]
+    read = _seconds(lambda: [pipeline({'img': _pixels(path, recipe)}) for path in chosen]) / len(chosen)
+    per_image = 2 * per_view + read / (1 if recipe.in_memory else min(4, os.cpu_count() or 1))
+    seen = recipe.epochs * num_images * (3 if finds_number else 1) * _TEACHER
+    seen += recipe.epochs * num_images * looks + _stage_one_epochs(recipe) * num_labelled
+    largest = 2 * max(batch_size, recipe.contrast_batch_size * looks)
+    weights = sum(parameter.numel() * 4 for parameter in backbone.parameters())
+    stored = num_images * recipe.side**2 * 3 if recipe.in_memory else 0
+    own = _resident_bytes() if device == 'cpu' else 0
+    return Forecast(seen * per_image, own + stored + 5 * weights + _WORKSPACE * kept * largest, per_view)
+
+
+def _pixels(path: str, recipe: Recipe) -> Any:
+    return read_square(path, recipe.side, recipe.value_range)
+
+
+def _step(backbone: torch.nn.Module, pixels: torch.Tensor) -> None:
+    output = backbone(pixels)
+    (output[-1] if isinstance(output, (tuple, list)) else output).float().mean().backward()
+    if pixels.is_cuda:
+        torch.cuda.synchronize()
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    """Seconds of the faster of two repetitions; the first pays for what is done once."""
+    seconds = []
+    for _ in range(2):
+        begin = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds)
+
+
+def _kept_bytes(backbone: torch.nn.Module, pixels: torch.Tensor) -> int:
+    """Bytes that a forward keeps for its backward, weights not counted."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in backbone.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = backbone(pixels)
+    del output  # until here storages live, so that no two of them have one address
+    return sum(kept.values())
+
+
+def _resident_bytes() -> int:
+    """Memory of this process; 0 where the system does not tell."""
+    try:
+        return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+    except OSError:
+        return 0
+
+
+def free_bytes() -> float:
+    """Memory that is free on the device that trains; infinity where the system does not tell."""
+    if get_device() == 'cuda':
+        return torch.cuda.mem_get_info()[0]
+    try:
+        entries = dict(line.split(':', 1) for line in Path('/proc/meminfo').read_text().splitlines())
+        return int(entries['MemAvailable'].split()[0]) * 1024
+    except (OSError, KeyError):
+        return float('inf')
