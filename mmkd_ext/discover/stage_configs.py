@@ -148,7 +148,7 @@ def _shared(recipe: Recipe, out: Path, stage: str, seed: int, subset: str) -> Se
         'in_memory': recipe.in_memory,
     }
     loader: Settings = {'batch_size': recipe.batch_size, 'collate_fn': {'type': 'default_collate'}}
-    loader |= {'num_workers': 0} if recipe.in_memory else {'num_workers': 4, 'persistent_workers': True}
+    loader |= {'num_workers': 0} if recipe.in_memory else {'num_workers': _workers(), 'persistent_workers': True}
     return {
         'default_scope': 'mmpretrain',
         'work_dir': str(folder.work_dir(stage)),
@@ -189,6 +189,10 @@ def _shared(recipe: Recipe, out: Path, stage: str, seed: int, subset: str) -> Se
         'sync_bn': 'torch',
         **({'cpu_threads': 1} if recipe.side <= 12 else {}),  # tensors too small for a second thread
     }
+
+
+def _workers() -> int:
+    return min(4, os.cpu_count() or 1)
 
 
 def _train_pipeline(recipe: Recipe) -> list[Settings]:
@@ -297,7 +301,7 @@ def forecast(recipe: Recipe, images: FolderImages, *, finds_number: bool, looks:
     per_view = _seconds(lambda: _step(backbone, pixels)) / few
     chosen = images.paths[:: -(-num_images // 4)]
     read = _seconds(lambda: [pipeline({'img': _pixels(path, recipe)}) for path in chosen]) / len(chosen)
-    per_image = 2 * per_view + read / (1 if recipe.in_memory else min(4, os.cpu_count() or 1))
+    per_image = 2 * per_view + read / (1 if recipe.in_memory else _workers())
     seen = recipe.epochs * num_images * (3 if finds_number else 1) * _TEACHER
     seen += recipe.epochs * num_images * looks + _stage_one_epochs(recipe) * num_labelled
     largest = 2 * max(batch_size, recipe.contrast_batch_size * looks)
