@@ -293,7 +293,7 @@ def test_weights_of_a_file_fit_or_are_refused_at_once(images, tmp_path):
         ({'labelled': 'nowhere'}, FileNotFoundError, 'labelled images but found none at nowhere'),
         ({'unlabelled': 'nowhere'}, FileNotFoundError, 'unlabelled images but found none at nowhere'),
         ({'checkpoint': 'nowhere.pth'}, FileNotFoundError, '--checkpoint: expected a file or an address'),
-        ({'backbone': 'resnet18_8xb32_in1'}, KeyError, 'near are'),
+        ({'backbone': 'resnet18_8xb32_in1'}, KeyError, 'resnet18_8xb32_in1k'),
         ({'backbone': 'nowhere.py'}, FileNotFoundError, 'nowhere.py'),
         ({'config': 'nowhere.py'}, FileNotFoundError, 'nowhere.py'),
         ({'config': 'headless.py'}, ValueError, 'model.novel_head.num_classes'),
