@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmkd_ext.pictures import UNREADABLE, as_rgb, read_square, read_thumbnail
+from mmkd_ext.pictures import UNREADABLE, as_rgb, common_range, read_square, read_thumbnail, value_span
 
 
 def test_every_mode_becomes_rgb(tmp_path):
@@ -78,3 +78,45 @@ def test_damaged_files_raise_what_is_announced(tmp_path):
         for read in (read_square, read_thumbnail):
             with pytest.raises(UNREADABLE):
                 read(tmp_path / 'x.png', 8)
+
+
+@pytest.mark.parametrize('mode', ['uint16', 'int32', 'float32'])
+@pytest.mark.parametrize('side', [8, 28, 200])
+def test_an_outlier_does_not_matter(mode, side):
+    """One hot and one dead pixel leave the greys of all others as they were, within two of 255."""
+    values = np.random.default_rng(0).permutation(np.linspace(1000, 3000, side * side)).reshape(side, side)
+    clean, spoilt = values.astype(mode), values.astype(mode)
+    spoilt[0, 0], spoilt[side - 1, 0] = 65535, 0
+    greys = [np.asarray(as_rgb(Image.fromarray(pixels)), dtype=int)[..., 0] for pixels in (clean, spoilt)]
+    inner = (slice(1, side - 1), slice(1, side))
+    tolerance = 2 if side > 8 else 8  # two of 64 pixels were the range
+    assert np.abs(greys[0] - greys[1])[inner].max() <= tolerance
+    assert len(np.unique(greys[1])) > 0.9 * min(side * side, 250)
+
+
+def test_a_common_range_keeps_brightness_and_leaves_out_odd_images():
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(1000, top, (20, 20)).astype(np.uint16)) for top in [2000, 3000] * 10]
+    images.append(Image.fromarray(np.full((20, 20), 65000, dtype=np.uint16)))
+    found = common_range([*map(value_span, images), value_span(Image.new('L', (4, 4)))])
+    assert found.keys() == {'int'}
+    assert 1000 <= found['int'][0] < 1050
+    assert 2900 < found['int'][1] < 3000
+    dark, bright = (np.asarray(as_rgb(image, found)).mean() for image in images[:2])
+    assert bright > 1.8 * dark
+    assert np.asarray(as_rgb(images[-1], found)).min() == 255
+    assert common_range([None, None]) == {}
+
+
+def test_sparse_bright_pixels_are_no_outliers_where_they_are_all_there_is():
+    pixels = np.zeros((100, 100), dtype=np.uint16)
+    pixels[:2, :5] = 900  # a tenth of a percent
+    assert np.asarray(as_rgb(Image.fromarray(pixels)))[0, 0].tolist() == [255] * 3
+
+
+def test_content_decides_and_no_program_is_run(tmp_path):
+    Image.new('RGB', (4, 4), 'red').save(tmp_path / 'photo.txt', 'JPEG')
+    assert read_square(tmp_path / 'photo.txt', 2).shape == (2, 2, 3)
+    Image.new('RGB', (4, 4), 'red').save(tmp_path / 'program.jpg', 'EPS')
+    with pytest.raises(UNREADABLE, match='no image that Pillow can read'):
+        read_square(tmp_path / 'program.jpg', 2)

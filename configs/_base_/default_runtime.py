@@ -8,7 +8,8 @@ default_hooks = dict(
     checkpoint=dict(type='mmkd_ext.AtomicCheckpointHook', interval=10, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     exact_resume=dict(type='mmkd_ext.ExactResumeHook'),
-    preemption=dict(type='mmkd_ext.PreemptionHook'))
+    preemption=dict(type='mmkd_ext.PreemptionHook'),
+    rate_check=dict(type='mmkd_ext.RateCheckHook'))
 
 # Several processes validate, and save, the mean of their batch statistics.
 custom_hooks = [dict(type='mmkd_ext.LoadCheckHook'), dict(type='SyncBuffersHook')]

@@ -1,14 +1,16 @@
 """``mmkd discover`` and ``mmkd infer``: from folders of images to classes, and to the classes of new images."""
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config
 
 from mmkd_ext.cli import command, prepare
-from mmkd_ext.datasets.folder_images import find_images
+from mmkd_ext.datasets.folder_images import look_through
 from mmkd_ext.discover import DiscoveryInferencer, Options, Steps
 from mmkd_ext.visualization import DiscoveryResult, write_assignments_csv
 
@@ -37,9 +39,12 @@ def parse_discover(arguments: Sequence[str] | None = None) -> argparse.Namespace
     )
     parser.add_argument('--backbone', help='model of mmpretrain by name, or config file; default: by image size')
     parser.add_argument('--checkpoint', help='weights of the backbone, file or address; default: random')
-    parser.add_argument('--epochs', type=int, help='of each stage; default: by the number of images')
+    parser.add_argument('--epochs', type=_at_least(1), help='of each stage; default: by the number of images')
+    parser.add_argument(
+        '--batch-size', type=_at_least(2), metavar='N', help='images in a batch, at most; fewer take less memory'
+    )
     parser.add_argument('--config', help='config in place of the generated <out>/configs/discovery.py')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--seed', type=_at_least(0), default=0)
     parser.add_argument('--resume', action='store_true', help='go on with what is in the folder of the results')
     return parser.parse_args(arguments)
 
@@ -50,6 +55,25 @@ def _number(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f'expected a number of at least 1, or auto, but got {text!r}')
     return int(text)
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f'expected a number of at least {least} but got {text!r}')
+        return int(text)
+
+    return number
+
+
+@contextmanager
+def _without_traceback(name: str) -> Iterator[None]:
+    """End with the message of an error that a user can mend."""
+    try:
+        yield
+    except (ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        sys.exit(f'mmkd {name}: error: {message}'.encode('utf-8', 'backslashreplace').decode())
 
 
 def discover(arguments: Sequence[str] | None = None) -> None:
@@ -65,15 +89,18 @@ def discover(arguments: Sequence[str] | None = None) -> None:
         epochs=args.epochs,
         config=args.config,
         seed=args.seed,
+        batch_size=args.batch_size,
     )
     prepare(Config(), 'none')
-    steps = Steps(
-        options,
-        args.out,
-        say=lambda line: print(f'\n=== {line} ===\n', flush=True),
-        prepare=lambda cfg: prepare(cfg, 'none'),
-        resume=args.resume,
-    )
+    with _without_traceback('discover'):
+        steps = Steps(
+            options,
+            args.out,
+            say=lambda line: print(f'\n=== {line} ===\n', flush=True),
+            prepare=lambda cfg: prepare(cfg, 'none'),
+            resume=args.resume,
+        )
+        steps.start()
     steps.run()
     print(f'\nOpen {steps.folder.root / "report.html"}', flush=True)
 
@@ -103,8 +130,9 @@ def parse_infer(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def infer(arguments: Sequence[str] | None = None) -> None:
     """Run ``mmkd infer``."""
     args = parse_infer(arguments)
-    inferencer = DiscoveryInferencer(args.model, args.weights, args.device)
-    paths, broken = find_images(args.images)
+    with _without_traceback('infer'):
+        inferencer = DiscoveryInferencer(args.model, args.weights, args.device)
+        paths, broken, ignored, notes = look_through(args.images)
     results = inferencer(paths)
     result = DiscoveryResult(
         title='',
@@ -118,6 +146,9 @@ def infer(arguments: Sequence[str] | None = None) -> None:
         is_labelled=np.zeros(len(paths), dtype=bool),
     )
     write_assignments_csv(result, Path(args.csv))
-    for path, reason in broken:
-        print(f'broken: {path!r}: {reason}')
-    print(f'{len(paths)} images in {args.csv}, {len(broken)} broken files')
+    for kind, entries in (('broken', broken), ('ignored', ignored)):
+        for path, reason in entries:
+            print(f'{kind}: {path!r}: {reason}')
+    for note in notes:
+        print(f'note: {note}'.encode('utf-8', 'backslashreplace').decode())
+    print(f'{len(paths)} images in {args.csv}, {len(broken)} broken files, {len(ignored)} ignored')

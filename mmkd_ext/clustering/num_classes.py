@@ -9,6 +9,7 @@ numbers are admissible, the second chooses among those.
 Suffixes: N samples, D dims, K known classes, R repetitions.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -58,6 +59,7 @@ class NumClasses:
         by_silhouette: Opinion of the silhouette alone, over all numbers that were tried.
         admissible: Numbers whose labelled accuracy is within two standard errors of the best; all, without probes.
         curve: All numbers tried, ascending.
+        at_edge: Whether the estimate is the largest number that was to be tried, so that there are at least so many.
     """
 
     estimate: int
@@ -66,6 +68,7 @@ class NumClasses:
     by_silhouette: int
     admissible: tuple[int, ...]
     curve: tuple[CurvePoint, ...]
+    at_edge: bool = False
 
     @property
     def num_novel(self) -> int:
@@ -121,7 +124,9 @@ def estimate_num_classes(
     Args:
         features_ND: (N, D) finite floats; made unit here.
         labels_N: (N,) ints, known classes 0..K-1 and -1 for unlabelled samples.
-        max_classes: Largest number tried, known classes included; by default 4 K + 20, as far as samples reach.
+        max_classes: Largest number tried, known classes included. By default the search begins with 4 K + 20, as far
+            as samples reach, and goes on to twice as many whenever the largest number is the best, up to one class for
+            two unlabelled samples.
         max_samples: Of more samples a random part is looked at, the same share of every class (at least five of each)
             and of the unlabelled ones.
         num_repeats: R, at least 2.
@@ -129,7 +134,8 @@ def estimate_num_classes(
         progress: Called with each point as it is found.
 
     Returns:
-        The estimate. With no or one known class there are no probes, so it is the silhouette's alone.
+        The estimate. With no or one known class there are no probes, so it is the silhouette's alone. An estimate at
+        the end of the search is also said by a warning: it is a lower bound.
 
     Raises:
         TypeError: If labels are not integers.
@@ -151,17 +157,26 @@ def estimate_num_classes(
     chosen = _subsample(labels_N, max_samples, rng)
     labels_N, unit_ND = labels_N[chosen], unit_features(features_ND[chosen])
     num_known = int(labels_N.max()) + 1
-    smallest, largest = _range(caller, labels_N, num_known, max_classes)
+    smallest, largest, limit = _range(caller, labels_N, num_known, max_classes)
     trial = _Trial(unit_ND, labels_N, num_known, num_repeats, rng)
-    curve = _search(trial, smallest, largest, progress or (lambda _: None))
+    curve = _search(trial, smallest, largest, limit, progress or (lambda _: None))
     admissible = _admissible(curve)
+    estimate = _by_silhouette(admissible)
+    at_edge = bool(estimate == limit > smallest)
+    if at_edge:
+        warnings.warn(
+            f'{caller}: expected a best number within the search but it is {estimate}, the edge: there are at least so '
+            f'many classes; {"raise max_classes" if max_classes is not None else "give more unlabelled samples"}',
+            stacklevel=2,
+        )
     return NumClasses(
-        estimate=_by_silhouette(admissible),
+        estimate=estimate,
         num_known=num_known,
         by_accuracy=None if np.isnan(curve[0].accuracy) else max(curve, key=lambda point: point.accuracy).num_classes,
         by_silhouette=_by_silhouette(curve),
         admissible=tuple(point.num_classes for point in admissible),
         curve=tuple(curve),
+        at_edge=at_edge,
     )
 
 
@@ -204,9 +219,16 @@ class _Trial:
 
 
 def _search(
-    trial: Callable[[int], CurvePoint], smallest: int, largest: int, progress: Callable[[CurvePoint], None]
+    trial: Callable[[int], CurvePoint],
+    smallest: int,
+    largest: int,
+    limit: int,
+    progress: Callable[[CurvePoint], None],
 ) -> list[CurvePoint]:
-    """Try a grid, then grids between the neighbours of the best, until there is nothing between them."""
+    """Try a grid, then grids between the neighbours of the best, until there is nothing between them.
+
+    As long as the largest number is the best, up to ``limit``, the next grid reaches to twice as many.
+    """
     tried: dict[int, CurvePoint] = {}
     while True:
         grid = {round(number) for number in np.geomspace(smallest, largest, _GRID_POINTS)}
@@ -217,6 +239,9 @@ def _search(
         numbers = [point.num_classes for point in curve]
         place = numbers.index(_by_silhouette(_admissible(curve)))
         smallest, largest = numbers[max(place - 1, 0)], numbers[min(place + 1, len(numbers) - 1)]
+        if place == len(numbers) - 1 and largest < limit:
+            largest = min(2 * largest, limit)
+            continue
         if not set(range(smallest, largest + 1)) - tried.keys():
             return curve
 
@@ -243,17 +268,22 @@ def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(sem(values))
 
 
-def _range(caller: str, labels_N: np.ndarray, num_known: int, max_classes: int | None) -> tuple[int, int]:
-    """Smallest and largest number of classes to try."""
+def _range(caller: str, labels_N: np.ndarray, num_known: int, max_classes: int | None) -> tuple[int, int, int]:
+    """Smallest and largest number of classes to begin with, and the largest that may be tried."""
     smallest = max(num_known, 2)
-    reachable = min(num_known + np.count_nonzero(labels_N < 0), len(labels_N) - 1)
-    largest = min(4 * num_known + 20, reachable) if max_classes is None else max_classes
+    num_unlabelled = np.count_nonzero(labels_N < 0)
+    reachable = min(num_known + num_unlabelled, len(labels_N) - 1)
+    if max_classes is None:
+        largest = min(4 * num_known + 20, reachable)
+        limit = max(largest, min(num_known + num_unlabelled // 2, reachable))
+    else:
+        largest = limit = max_classes
     if not smallest <= largest <= reachable:
         raise ValueError(
             f'{caller}: expected max_classes from {smallest} to {reachable} but got {largest}; there are {num_known} '
-            f'known classes and {np.count_nonzero(labels_N < 0)} unlabelled samples'
+            f'known classes and {num_unlabelled} unlabelled samples'
         )
-    return smallest, largest
+    return smallest, largest, limit
 
 
 def _subsample(labels_N: np.ndarray, max_samples: int, rng: np.random.Generator) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -301,20 +302,21 @@ class NovelClassSplit(Dataset):
 def _source_labels(dataset: BaseDataset) -> np.ndarray:
     """Return the labels of the wrapped data set, (N,) int64."""
     caller = f'NovelClassSplit over {type(dataset).__name__}'
+    labels = None
     try:
         if hasattr(dataset, 'get_gt_labels'):
-            labels = np.asarray(dataset.get_gt_labels())
-        else:
-            labels = np.array([dataset.get_data_info(index)['gt_label'] for index in range(len(dataset))])
+            with suppress(ValueError):  # lists of unequal length, of which numpy makes no array: looked at one by one
+                labels = np.asarray(dataset.get_gt_labels())
+        if labels is None:
+            one_by_one = [dataset.get_data_info(index)['gt_label'] for index in range(len(dataset))]
+            _check_single(caller, one_by_one)
+            labels = np.array(one_by_one)
     except KeyError as error:
         raise ValueError(
             f'{caller}: expected `gt_label` in each sample but got none; use a labelled data set'
         ) from error
-    except ValueError as error:  # NumPy's, of lists of several lengths
-        raise ValueError(
-            f'{caller}: expected one label per image but got images with several ({error}); use a data set with one '
-            'class per image'
-        ) from error
+    if labels.dtype == object:
+        _check_single(caller, labels.tolist())
     if labels.shape != (len(dataset),):
         raise ValueError(
             f'{caller}: expected {len(dataset)} labels, one per image, but got shape {labels.shape}; '
@@ -325,6 +327,16 @@ def _source_labels(dataset: BaseDataset) -> np.ndarray:
             f'{caller}: expected class indices >= 0 as labels but got {labels[:8]}...; check the annotations'
         )
     return labels.astype(np.int64)
+
+
+def _check_single(caller: str, labels: Sequence[Any]) -> None:
+    """Refuse a data set with several labels an image."""
+    for index, label in enumerate(labels):
+        if np.ndim(label):
+            raise ValueError(
+                f'{caller}: expected one label for each image but image {index} has {list(label)}; images of several '
+                'classes cannot be split into known and novel ones: choose one label for each'
+            )
 
 
 def _class_names(dataset: BaseDataset, labels: np.ndarray) -> list[str]:

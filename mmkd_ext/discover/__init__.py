@@ -13,6 +13,8 @@ from mmkd_ext.discover.recipe import (
     OutFolder,
     Recipe,
     choose_recipe,
+)
+from mmkd_ext.discover.stage_configs import (
     discovery_config,
     representation_config,
     stage_one_config,

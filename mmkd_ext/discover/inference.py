@@ -27,7 +27,7 @@ from mmkd_ext.distill import Recorder
 from mmkd_ext.io import read_scalars
 from mmkd_ext.models.build import load_weights
 from mmkd_ext.ops.arguments import unit_features
-from mmkd_ext.pictures import PictureInput, read_square
+from mmkd_ext.pictures import PictureInput, ValueRange, read_square
 from mmkd_ext.registry import MODELS
 from mmkd_ext.visualization import ClassCount, DiscoveryResult, project
 
@@ -65,8 +65,8 @@ class Predictor:
     """A model of discovery in evaluation mode, with the way in which it wants its images.
 
     Args:
-        cfg: With ``model``, ``image_side``, ``image_crop`` and ``test_pipeline``, as
-            :mod:`mmkd_ext.discover.recipe` makes it.
+        cfg: With ``model``, ``image_side``, ``image_crop``, ``test_pipeline`` and perhaps ``value_range``, as
+            :mod:`mmkd_ext.discover.stage_configs` makes it.
         weights: Checkpoint, loaded safely.
         device: Where the model runs; the accelerator, if there is one, by default.
     """
@@ -83,6 +83,7 @@ class Predictor:
         novel_head = getattr(self.model, 'novel_head', None)
         self.best_head = 0 if novel_head is None else int(novel_head.best_head)
         self.side, self.crop = cfg.image_side, cfg.image_crop
+        self.value_range = cfg.get('value_range')
         self.num_workers = cfg.train_dataloader.num_workers
 
     def embed(self, pictures: Sequence[PictureInput], batch_size: int = 256) -> np.ndarray:
@@ -112,7 +113,7 @@ class Predictor:
         """Predicted samples and features of each batch."""
         recorder = Recorder(self.model, ['embedding'], caller='Predictor')
         workers = self.num_workers if len(pictures) > batch_size else 0
-        dataset = _Pictures(pictures, self.side, self.pipeline)
+        dataset = _Pictures(pictures, self.side, self.value_range, self.pipeline)
         try:
             for batch in DataLoader(dataset, batch_size, num_workers=workers, collate_fn=pseudo_collate):
                 with recorder.record() as features:
@@ -123,16 +124,20 @@ class Predictor:
 
 
 class _Pictures(Dataset):
-    def __init__(self, pictures: Sequence[PictureInput], side: int, pipeline: Compose) -> None:
+    def __init__(
+        self, pictures: Sequence[PictureInput], side: int, value_range: ValueRange | None, pipeline: Compose
+    ) -> None:
         self.pictures = pictures
         self.side = side
+        self.value_range = value_range
         self.pipeline = pipeline
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> dict:
-        return self.pipeline({'img': read_square(self.pictures[index], self.side), 'sample_idx': index})
+        pixels = read_square(self.pictures[index], self.side, self.value_range)
+        return self.pipeline({'img': pixels, 'sample_idx': index})
 
 
 # --------------------------------------------------------------------------------------------------
@@ -189,6 +194,9 @@ def discovery_result(
         curves=curves,
         class_count=class_count,
         broken=images.broken,
+        ignored=images.ignored,
+        notes=images.notes,
+        value_range=images.value_range or None,
         settings=settings,
     )
 
@@ -413,7 +421,14 @@ def export_onnx(inferencer: DiscoveryInferencer, path: str | Path) -> None:
         dynamic_shapes={'image': {0: batch}},
         verbose=False,
     )
-    about = {'classes': inferencer.classes, 'num_known': inferencer.num_known, 'side': side, 'crop': crop}
+    about: dict[str, Any] = {
+        'classes': inferencer.classes,
+        'num_known': inferencer.num_known,
+        'side': side,
+        'crop': crop,
+    }
+    if inferencer.predictor.value_range is not None:
+        about['value_range'] = dict(inferencer.predictor.value_range)
     assert program is not None  # torch.onnx.export returns none only without dynamo
     model = program.model_proto
     onnx.helper.set_model_props(model, {'discovery': json.dumps(about)})

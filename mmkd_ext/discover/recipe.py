@@ -1,13 +1,11 @@
-"""What to train on the images of somebody else, and the folder in which all of it lies.
+"""What a user asks for, what to train on the images of somebody else, and the folder in which all of it lies.
 
-Size, colour and number of the images decide (:class:`Recipe`). From a recipe follow the configs of three stages, which
-the stock Runner trains: they hold no ``_base_`` and only absolute paths, so that a file written from one is complete.
-All that a discovery leaves is in one :class:`OutFolder`, whole or not at all.
-
-Suffixes: K known classes, N novel ones.
+Size, colour and number of the images decide (:class:`Recipe`); what follows from it is in
+:mod:`mmkd_ext.discover.stage_configs`. All that a discovery leaves is in one :class:`OutFolder`, whole or not at all.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +16,9 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from mmkd_ext.checkpoint import load_checkpoint_safely
 from mmkd_ext.datasets.folder_images import FolderImages
+from mmkd_ext.hooks.model_hooks import check_pretrained
 from mmkd_ext.io import write_text
 from mmkd_ext.models.build import read_config
 from mmkd_ext.ops.arguments import near_misses
@@ -27,23 +27,125 @@ from mmkd_ext.registry import MODELS
 
 __all__ = [
     'LARGE_BACKBONE',
+    'Options',
     'OutFolder',
     'Recipe',
     'choose_recipe',
-    'discovery_config',
-    'representation_config',
-    'stage_one_config',
+    'given_number',
+    'read_backbone',
 ]
 
 LARGE_BACKBONE = 'resnet18_8xb32_in1k'
 """Model of mmpretrain for images of more than 64 pixels."""
+
+Settings = dict[str, Any]
 
 _SMALL = 64
 _LARGE_SIDE, _LARGE_CROP = 256, 224
 _IMAGES_SEEN = 100_000
 """Images that a network for small images sees in a stage, in 20 to 80 epochs."""
 _LARGE_EPOCHS = 20
+_BATCH = 128
 _MEASURED = 1000
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user asks for.
+
+    Attributes:
+        labelled: Folder or CSV of labelled images.
+        unlabelled: Folder or CSV of the others.
+        num_novel: Number of novel classes; ``None`` to estimate it.
+        assign_to: Classes that unlabelled images may be of, ``'novel'``, ``'all'``, or ``'auto'`` to look.
+        backbone: Name of a model of mmpretrain, or config file; by the size of the images if ``None``.
+        checkpoint: Weights of the backbone; random ones if ``None``.
+        epochs: Of each stage; by the number of images if ``None``.
+        config: Config file in place of the generated one of Cr-KD.
+        seed: Of all stages.
+        batch_size: Images in a batch, at most; by the number of images if ``None``.
+    """
+
+    labelled: str
+    unlabelled: str
+    num_novel: int | None = None
+    assign_to: str = 'auto'
+    backbone: str | None = None
+    checkpoint: str | None = None
+    epochs: int | None = None
+    config: str | None = None
+    seed: int = 0
+    batch_size: int | None = None
+
+    def check(self, out: Path) -> None:
+        """Look for what can be known to be wrong before an image is read, in the words of the command.
+
+        Args:
+            out: Folder of the results, absolute.
+
+        Raises:
+            FileNotFoundError: A file or folder is not there.
+            KeyError: There is no such backbone.
+            PermissionError: Results cannot be written.
+            ValueError: A number is out of range, or the results would lie among the images.
+        """
+        for name, value, least, most in (
+            ('--epochs', self.epochs, 1, None),
+            ('--num-novel', self.num_novel, 1, None),
+            ('--batch-size', self.batch_size, 2, None),
+            ('--seed', self.seed, 0, 2**32 - 1),
+        ):
+            if value is not None and not least <= value <= (value if most is None else most):
+                raise ValueError(
+                    f'{name}: expected a number of at least {least}{f" and at most {most}" if most else ""} but got '
+                    f'{value}; change it'
+                )
+        for kind, place in (('labelled', self.labelled), ('unlabelled', self.unlabelled)):
+            if not os.path.exists(place):
+                raise FileNotFoundError(
+                    f'discover: expected a folder or CSV of {kind} images but found none at {place}; correct the path'
+                )
+            inside = Path(place).resolve()
+            if inside.is_dir() and out.is_relative_to(inside):
+                raise ValueError(
+                    f'--out: expected a folder outside of the images but {out} lies in {inside}, where the results '
+                    'would be looked through as images; name another one'
+                )
+        parent = next(parent for parent in (out, *out.parents) if parent.exists())
+        if not os.access(parent, os.W_OK):
+            raise PermissionError(f'--out: expected a folder that can be written but got {out}; choose another')
+        if self.checkpoint is not None and '://' not in self.checkpoint and not Path(self.checkpoint).is_file():
+            raise FileNotFoundError(
+                f'--checkpoint: expected a file or an address but found none at {self.checkpoint}; correct the path'
+            )
+        if self.backbone is not None:
+            read_backbone(self.backbone)
+        if self.config is not None:
+            given_number(self.config)
+
+
+def given_number(config: str) -> int:
+    """Return the number of novel classes in a config of Cr-KD.
+
+    Args:
+        config: The file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It does not say.
+    """
+    model = read_config(config).get('model') or {}
+    number = (model.get('novel_head') or {}).get('num_classes')
+    if not isinstance(number, int) or number < 1:
+        raise ValueError(
+            f'--config: expected model.novel_head.num_classes, a number of at least 1, in {config} but got {number!r}; '
+            'begin with a copy of configs/discovery.py of a discovery'
+        )
+    return number
+
+
+# --------------------------------------------------------------------------------------------------
+# What to train.
 
 
 @dataclass(frozen=True)
@@ -62,8 +164,12 @@ class Recipe:
         std: Same.
         to_bgr: Whether that order is blue, green, red.
         epochs: Epochs of each stage.
-        batch_size: Images in a batch of stage one and of discovery.
+        batch_size: Images in a batch of stage one.
         contrast_batch_size: Images in a batch of the representation.
+        discovery_batch_size: Images in a batch of discovery; ``None`` for ``batch_size``.
+        labelled_per_batch: Labelled ones among these, again and again where they are few; ``None`` to let chance
+            decide.
+        value_range: What is black and white in images of more than 8 bits.
     """
 
     side: int
@@ -79,6 +185,9 @@ class Recipe:
     epochs: int
     batch_size: int
     contrast_batch_size: int
+    discovery_batch_size: int | None = None
+    labelled_per_batch: int | None = None
+    value_range: dict[str, list[float]] | None = None
 
     @property
     def is_pretrained(self) -> bool:
@@ -87,7 +196,11 @@ class Recipe:
 
 
 def choose_recipe(
-    images: FolderImages, backbone: str | None = None, checkpoint: str | None = None, epochs: int | None = None
+    images: FolderImages,
+    backbone: str | None = None,
+    checkpoint: str | None = None,
+    epochs: int | None = None,
+    max_batch_size: int | None = None,
 ) -> Recipe:
     """Choose what suits most images, by the median of their shorter sides.
 
@@ -99,16 +212,19 @@ def choose_recipe(
         backbone: Name of a model of mmpretrain, or config file of a classifier; by size if ``None``.
         checkpoint: Weights of the backbone, a file or address; ``None`` for random ones.
         epochs: Of each stage; by the number of images if ``None``.
+        max_batch_size: Images in a batch, at most.
 
     Raises:
         KeyError: mmpretrain has no such model.
+        RuntimeError: The checkpoint is a file that does not have all weights of the backbone.
     """
     median = int(np.median(images.short_sides))
     num_images = len(images.paths)
     shared: dict[str, Any] = {
         'is_photo': not images.are_grey,
-        'batch_size': max(2, min(128, sum(label >= 0 for label in images.labels))),  # stage one sees no others
-        'contrast_batch_size': min(256, num_images),
+        'contrast_batch_size': min(256, num_images, max_batch_size or num_images),
+        'value_range': images.value_range or None,
+        **_batches(sum(label >= 0 for label in images.labels), num_images, max_batch_size or _BATCH),
     }
     if backbone is None and checkpoint is None and median <= _SMALL:
         side = max(median, 8)
@@ -129,23 +245,80 @@ def choose_recipe(
         )
     named = _named_backbone(backbone or LARGE_BACKBONE)
     if checkpoint is not None:
-        named['backbone']['init_cfg'] = {'type': 'Pretrained', 'checkpoint': checkpoint, 'prefix': 'backbone.'}
+        named['backbone']['init_cfg'] = _init_cfg(named['backbone'], checkpoint)
     return Recipe(
         side=_LARGE_SIDE, crop=_LARGE_CROP, in_memory=False, epochs=epochs or _LARGE_EPOCHS, **named, **shared
     )
 
 
+def _batches(num_labelled: int, num_images: int, most: int) -> dict[str, Any]:
+    """Sizes of the batches of stage one, which sees labelled images alone, and of discovery.
+
+    Where labelled images are few, their number would make batches of discovery so small that no assignment of theirs
+    means anything. There it is a quarter of all images, so that an epoch has some steps, and each batch gets its share
+    of labelled ones, an eighth of it at the least as far as they reach.
+    """
+    most = min(most, _BATCH)
+    batch_size = max(2, min(most, num_labelled))
+    discovery = min(most, num_images // 4)
+    if discovery <= batch_size:
+        return {'batch_size': batch_size}
+    share = max(round(discovery * num_labelled / num_images), discovery // 8, 1)
+    return {
+        'batch_size': batch_size,
+        'discovery_batch_size': discovery,
+        'labelled_per_batch': min(num_labelled, share),
+    }
+
+
+def _init_cfg(backbone: Mapping[str, Any], checkpoint: str) -> Settings:
+    """What initialises a backbone from the checkpoint of a classifier, or of a backbone alone.
+
+    mmengine would go on with random weights where they do not fit; an address is looked at when training begins.
+    """
+    pretrained = {'type': 'Pretrained', 'checkpoint': checkpoint}
+    if not Path(checkpoint).is_file():
+        return {**pretrained, 'prefix': 'backbone.'}
+    content = load_checkpoint_safely(checkpoint)
+    names = content.get('state_dict', content)
+    if any(name.startswith('backbone.') for name in names):
+        pretrained['prefix'] = 'backbone.'
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        network = MODELS.build(dict(backbone))
+    check_pretrained('backbone', network, pretrained, caller='--checkpoint')
+    return pretrained
+
+
 def _channel_statistics(images: FolderImages, side: int) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of red, green and blue over some of the images."""
     chosen = np.linspace(0, len(images.paths) - 1, min(len(images.paths), _MEASURED)).round().astype(int)
-    pixels = np.concatenate([read_square(images.paths[index], side).reshape(-1, 3) for index in chosen.tolist()])
+    pixels = np.concatenate(
+        [read_square(images.paths[index], side, images.value_range).reshape(-1, 3) for index in chosen.tolist()]
+    )
     mean, std = pixels.mean(axis=0), np.maximum(pixels.std(axis=0), 1.0)
     return mean.round(1).tolist(), std.round(1).tolist()
 
 
-def _named_backbone(name: str) -> dict[str, Any]:
-    """Backbone, neck, number of features and normalisation of a classifier."""
+def read_backbone(name: str) -> Config:
+    """Return the config of a classifier, whose backbone is meant.
+
+    Args:
+        name: Of a model of mmpretrain, or a config file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        KeyError: mmpretrain has no such model.
+        ValueError: The config has no backbone.
+    """
     cfg = read_config(name) if Path(name).suffix == '.py' else _hub_config(name)
+    if 'backbone' not in cfg.get('model', {}):
+        raise ValueError(f'--backbone: expected a config with model.backbone but {name} has {sorted(cfg)}')
+    return cfg
+
+
+def _named_backbone(name: str) -> Settings:
+    """Backbone, neck, number of features and normalisation of a classifier."""
+    cfg = read_backbone(name)
     backbone = dict(cfg.model.backbone)
     backbone.pop('init_cfg', None)
     with DefaultScope.overwrite_default_scope('mmpretrain'), torch.no_grad():
@@ -193,8 +366,10 @@ class OutFolder:
         """What was found, read by :class:`mmkd_ext.datasets.ListedImages`."""
         return self.root / 'images.json'
 
-    def claim(self, options: Mapping[str, Any], resume: bool) -> None:
-        """Make the folder if need be, and note whose it is.
+    def check(self, options: Mapping[str, Any], resume: bool) -> None:
+        """Look whether a discovery may begin here, or go on.
+
+        Nothing is written. A start that failed before it came to :meth:`claim` is no discovery.
 
         Args:
             options: What a user asks for.
@@ -204,20 +379,31 @@ class OutFolder:
             FileExistsError: There is a discovery in the folder already, and ``resume`` is off.
             ValueError: It is one with other options.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        earlier = self.read_json('options')
-        if earlier is not None and not resume:
+        if self.root.exists() and not self.root.is_dir():
+            raise FileExistsError(
+                f'discover: expected a folder for the results but {self.root} is a file; choose --out'
+            )
+        earlier = self.read_json('options') if self.images.is_file() else None
+        if earlier is None:
+            return
+        if not resume:
             raise FileExistsError(
                 f'discover: expected an empty folder but {self.root} has a discovery; add --resume to go on with it, '
                 'or choose another by --out'
             )
-        if earlier is not None and earlier != options:
-            changed = [name for name, value in options.items() if earlier.get(name) != value]
+        changed = [name for name, value in options.items() if earlier.get(name) != value]
+        if changed:
             raise ValueError(
                 f'discover: expected the options of the discovery in {self.root} but {changed} differ; repeat the '
                 'command with --resume added, or choose another folder by --out'
             )
-        self.write_json('options', options)
+
+    def claim(self, options: Mapping[str, Any], images: FolderImages, recipe: 'Recipe') -> None:
+        """Make the folder if need be, and write what the discovery in it begins with, the list of images last."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.write_json('options', dict(options))
+        self.write_json('recipe', asdict(recipe))
+        self.write_images(images)
 
     def config(self, stage: str) -> Path:
         """Config of a stage."""
@@ -250,7 +436,8 @@ class OutFolder:
         if content is None:
             return None
         content.pop('folder')
-        return FolderImages(**{**content, 'broken': [tuple(entry) for entry in content['broken']]})
+        pairs = {name: [tuple(entry) for entry in content.get(name, ())] for name in ('broken', 'ignored')}
+        return FolderImages(**{**content, **pairs})
 
     def read_recipe(self) -> Recipe | None:
         """Read the recipe; ``None`` if there is none."""
@@ -264,210 +451,3 @@ class OutFolder:
             return
         path.parent.mkdir(exist_ok=True)
         write_text(path, Config(settings).pretty_text)
-
-
-# --------------------------------------------------------------------------------------------------
-# Configs of the three stages.
-
-Settings = dict[str, Any]
-
-_SINKHORN_ITERS = 20
-"""After the usual three, the prototypes of stage one still hold novel images (docs/results/gcd.md)."""
-_PACK = {'type': 'PackInputs', 'meta_keys': ('sample_idx',)}
-
-
-def representation_config(recipe: Recipe, out: Path, num_known: int, seed: int) -> Settings:
-    """Return the config of the contrastive representation (GCD), which sees all images.
-
-    Args:
-        recipe: What to train.
-        out: Folder of the discovery, absolute.
-        num_known: K.
-        seed: Of the run.
-    """
-    head = {
-        'type': 'mmkd_ext.ContrastiveHead',
-        'in_channels': recipe.num_features,
-        'hidden_channels': 256 if recipe.in_memory else 2048,
-        'out_channels': 64 if recipe.in_memory else 256,
-        'temperature': 0.3,
-        'supervised_temperature': 0.3,
-    }
-    model = {'type': 'mmkd_ext.GCD', 'num_known': num_known, 'contrastive_head': head}
-    cfg = _shared(recipe, out, 'representation', seed, subset='all')
-    cfg['train_dataloader']['batch_size'] = recipe.contrast_batch_size
-    return {
-        **cfg,
-        **_adamw(recipe.epochs, lr=3e-4 if recipe.is_pretrained else 3e-3),
-        'model': {**model, **_network(recipe)},
-    }
-
-
-def stage_one_config(recipe: Recipe, out: Path, num_known: int, seed: int) -> Settings:
-    """Return the config of the classifier of the known classes. Arguments of :func:`representation_config`."""
-    return {
-        **_shared(recipe, out, 'stage_one', seed, subset='labelled'),
-        **_adamw(_stage_one_epochs(recipe), lr=1e-4 if recipe.is_pretrained else 1e-3),
-        'model': {'type': 'mmkd_ext.NCDClassifier', **_network(recipe), 'known_head': _known_head(recipe, num_known)},
-    }
-
-
-def discovery_config(recipe: Recipe, out: Path, num_known: int, seed: int, num_novel: int, assign_to: str) -> Settings:
-    """Return the config of Cr-KD, which finds the novel classes.
-
-    Args:
-        recipe: What to train.
-        out: Folder of the discovery, absolute.
-        num_known: K.
-        seed: Of the run.
-        num_novel: N.
-        assign_to: Classes that unlabelled images may be of, ``'novel'`` or ``'all'``.
-    """
-    folder = OutFolder(out)
-    stage_one = {
-        'config': str(folder.config('stage_one')),
-        'checkpoint': str(folder.work_dir('stage_one') / f'epoch_{_stage_one_epochs(recipe)}.pth'),
-    }
-    novel_head = {
-        'type': 'mmkd_ext.NovelHead',
-        'in_channels': recipe.num_features,
-        'num_classes': num_novel,
-        'hidden_channels': 256 if recipe.in_memory else 2048,
-        'embed_channels': 64 if recipe.in_memory else 256,
-    }
-    relation = {'tap': 'class_logits', 'loss': {'type': 'mmkd_ext.ClassRelationLoss', 'loss_weight': 0.01}}
-    cfg = {
-        **_shared(recipe, out, 'discovery', seed, subset='all'),
-        **_sgd(recipe.epochs, lr=0.01 if recipe.is_pretrained else 0.1),
-        'model': {
-            'type': 'mmkd_ext.NCDClassifier',
-            **_network(recipe),
-            'known_head': _known_head(recipe, num_known),
-            'novel_head': novel_head,
-            'assign_to': assign_to,
-            **({'sinkhorn': {'num_iters': _SINKHORN_ITERS}} if assign_to == 'all' else {}),
-        },
-        'load_from': stage_one['checkpoint'],
-    }
-    cfg['custom_hooks'] = [
-        {'type': 'mmkd_ext.LoadCheckHook', 'new': ['novel_head']},
-        {'type': 'SyncBuffersHook'},
-        {'type': 'mmkd_ext.BestHeadHook'},
-        {'type': 'mmkd_ext.DistillHook', 'teacher': stage_one, 'terms': {'crkd': relation}},
-    ]
-    return cfg
-
-
-def _stage_one_epochs(recipe: Recipe) -> int:
-    """Known classes are learnt in half the time."""
-    return max(1, recipe.epochs // 2)
-
-
-def _shared(recipe: Recipe, out: Path, stage: str, seed: int, subset: str) -> Settings:
-    """Data, hooks and logging. Evaluation has a pipeline only: there is nothing to evaluate against."""
-    folder = OutFolder(out)
-    data = {
-        'type': 'mmkd_ext.ListedImages',
-        'ann_file': str(folder.images),
-        'side': recipe.side,
-        'in_memory': recipe.in_memory,
-    }
-    loader = {'batch_size': recipe.batch_size, 'collate_fn': {'type': 'default_collate'}}
-    loader |= {'num_workers': 0} if recipe.in_memory else {'num_workers': 4, 'persistent_workers': True}
-    return {
-        'default_scope': 'mmpretrain',
-        'work_dir': str(folder.work_dir(stage)),
-        'train_dataloader': {
-            **loader,
-            'sampler': {'type': 'DefaultSampler', 'shuffle': True},
-            'drop_last': True,
-            'dataset': {**data, 'subset': subset, 'pipeline': _train_pipeline(recipe)},
-        },
-        'image_side': recipe.side,
-        'image_crop': recipe.crop,
-        'test_pipeline': _test_pipeline(recipe),
-        'default_hooks': {
-            'timer': {'type': 'IterTimerHook'},
-            'logger': {'type': 'LoggerHook', 'interval': 100},
-            'param_scheduler': {'type': 'ParamSchedulerHook'},
-            'checkpoint': {
-                'type': 'mmkd_ext.AtomicCheckpointHook',
-                'interval': max(1, recipe.epochs // 8),
-                'max_keep_ckpts': 1,
-            },
-            'sampler_seed': {'type': 'DistSamplerSeedHook'},
-            'exact_resume': {'type': 'mmkd_ext.ExactResumeHook'},
-            'preemption': {'type': 'mmkd_ext.PreemptionHook'},
-        },
-        'custom_hooks': [{'type': 'mmkd_ext.LoadCheckHook'}, {'type': 'SyncBuffersHook'}],
-        'env_cfg': {
-            'cudnn_benchmark': False,
-            'mp_cfg': {'mp_start_method': 'fork', 'opencv_num_threads': 0},
-            'dist_cfg': {'backend': 'nccl'},
-        },
-        'visualizer': {'type': 'Visualizer', 'vis_backends': [{'type': 'LocalVisBackend'}]},
-        'log_processor': {'window_size': 10},
-        'log_level': 'INFO',
-        'randomness': {'seed': seed},
-        'sync_bn': 'torch',
-        **({'cpu_threads': 1} if recipe.side <= 12 else {}),  # tensors too small for a second thread
-    }
-
-
-def _train_pipeline(recipe: Recipe) -> list[Settings]:
-    to_image = {'type': 'NumpyToPIL'}
-    if recipe.is_photo:
-        view = [
-            to_image,
-            {'type': 'torchvision/RandomResizedCrop', 'size': recipe.crop, 'scale': (0.5, 1.0)},
-            {'type': 'torchvision/RandomHorizontalFlip'},
-            {'type': 'torchvision/ColorJitter', 'brightness': 0.4, 'contrast': 0.4, 'saturation': 0.2, 'hue': 0.05},
-        ]
-    else:
-        affine = {'degrees': 15, 'translate': (0.125, 0.125), 'scale': (0.9, 1.1), 'interpolation': 'bilinear'}
-        crop = [{'type': 'torchvision/RandomCrop', 'size': recipe.crop}] if recipe.crop < recipe.side else []
-        view = [to_image, {'type': 'torchvision/RandomAffine', **affine}, *crop]
-    return [{'type': 'MultiView', 'num_views': [2], 'transforms': [view]}, _PACK]
-
-
-def _test_pipeline(recipe: Recipe) -> list[Settings]:
-    if recipe.crop == recipe.side:
-        return [_PACK]
-    return [{'type': 'NumpyToPIL'}, {'type': 'torchvision/CenterCrop', 'size': recipe.crop}, _PACK]
-
-
-def _network(recipe: Recipe) -> Settings:
-    preprocessor = {
-        'type': 'mmkd_ext.MultiViewDataPreprocessor',
-        'mean': recipe.mean,
-        'std': recipe.std,
-        'to_rgb': recipe.to_bgr,  # it reverses the channels, which are red, green, blue here
-    }
-    return {'data_preprocessor': preprocessor, 'backbone': recipe.backbone, 'neck': recipe.neck}
-
-
-def _known_head(recipe: Recipe, num_known: int) -> Settings:
-    return {'type': 'mmkd_ext.CosineHead', 'in_channels': recipe.num_features, 'num_classes': num_known}
-
-
-def _adamw(epochs: int, lr: float) -> Settings:
-    return _schedule(epochs, {'type': 'AdamW', 'lr': lr, 'weight_decay': 1e-4}, eta_min=0.0)
-
-
-def _sgd(epochs: int, lr: float) -> Settings:
-    optimizer = {'type': 'SGD', 'lr': lr, 'momentum': 0.9, 'weight_decay': 1.5e-4}
-    return _schedule(epochs, optimizer, eta_min=lr / 100)
-
-
-def _schedule(epochs: int, optimizer: Settings, eta_min: float) -> Settings:
-    """Warm-up over an eighth of the epochs, then a cosine."""
-    warm_up = max(1, epochs // 8)
-    cosine = {'type': 'CosineAnnealingLR', 'eta_min': eta_min, 'begin': warm_up, 'end': epochs}
-    return {
-        'optim_wrapper': {'optimizer': optimizer},
-        'param_scheduler': [
-            {'type': 'LinearLR', 'start_factor': 0.01, 'begin': 0, 'end': warm_up},
-            *([cosine] if epochs > warm_up else []),
-        ],
-        'train_cfg': {'by_epoch': True, 'max_epochs': epochs, 'val_interval': epochs},
-    }

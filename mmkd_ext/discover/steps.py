@@ -1,26 +1,45 @@
 """The steps of a discovery: look at the images, choose a recipe, find the number of novel classes, train, report.
 
-Each step leaves files that are complete when they are there, and is skipped where they are.
+Each step leaves files that are complete when they are there, and is skipped where they are. The first one, with all
+checks, leaves nothing before it has succeeded.
 
 Suffixes: N images, D dims.
 """
 
+import logging
+import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import mmengine.runner
 import numpy as np
 from mmengine.config import Config
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.logging import MMLogger
+from mmengine.runner import find_latest_checkpoint
 
 from mmkd_ext.clustering.kmeans import semi_supervised_kmeans
 from mmkd_ext.clustering.num_classes import NumClasses, estimate_num_classes
-from mmkd_ext.datasets.folder_images import FolderImages, scan
+from mmkd_ext.datasets.folder_images import FolderImages, scan, tally
 from mmkd_ext.discover.inference import Predictor, discovery_result, novel_class_names, read_curves
-from mmkd_ext.discover.recipe import OutFolder, choose_recipe, discovery_config, representation_config, stage_one_config
+from mmkd_ext.discover.recipe import (
+    Options,
+    OutFolder,
+    Recipe,
+    choose_recipe,
+    given_number,
+)
+from mmkd_ext.discover.stage_configs import (
+    discovery_config,
+    forecast,
+    free_bytes,
+    representation_config,
+    stage_one_config,
+)
 from mmkd_ext.io import replacing
 from mmkd_ext.models.build import read_config
 from mmkd_ext.ops.arguments import unit_features
@@ -30,6 +49,38 @@ __all__ = ['Options', 'Stages', 'Steps', 'Trial', 'best_trial', 'judge', 'search
 
 # --------------------------------------------------------------------------------------------------
 # The stages that are trained, each by its config file and in its own work dir.
+
+
+_EVERY = 20.0
+"""Seconds between two lines about a training."""
+
+
+class Runner(mmengine.runner.Runner):
+    """The stock Runner, whose log file has everything and whose console the progress and what is wrong."""
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Build the logger of mmengine, and take most lines from the console."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.addFilter(_Progress())
+        return logger
+
+
+class _Progress:
+    """Lets through warnings, but for what mmengine says about itself, and a line about the training now and then."""
+
+    def __init__(self) -> None:
+        self.said = time.monotonic()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            return not message.startswith(('"FileClient"', '"HardDiskBackend"'))
+        if message.startswith('Epoch(train)') and time.monotonic() - self.said > _EVERY:
+            self.said = time.monotonic()
+            return True
+        return False
 
 
 class Stages:
@@ -112,14 +163,18 @@ class Trial:
     silhouette_se: float
 
 
-def search_number(first: int, discover: Callable[[int], Trial]) -> list[Trial]:
+def search_number(
+    first: int, discover: Callable[[int], Trial], smallest: int = 1, largest: int | None = None
+) -> list[Trial]:
     """Try a number and both its neighbours, and go on from the best until it lies between worse ones.
 
     Neighbours are one apart, or a tenth of ``first`` from 15 classes on.
 
     Args:
-        first: Where to begin, at least 1.
+        first: Where to begin.
         discover: Makes a trial of a number.
+        smallest: The smallest number tried, 1, or 0 where it may be that nothing is new.
+        largest: The largest number tried; a best number of this size is a lower bound.
 
     Returns:
         All trials, in the order of their numbers.
@@ -129,7 +184,7 @@ def search_number(first: int, discover: Callable[[int], Trial]) -> list[Trial]:
     place = first
     while True:
         for num_novel in (place, place - step, place + step):
-            if num_novel >= 1 and num_novel not in tried:
+            if smallest <= num_novel <= (largest or num_novel) and num_novel not in tried:
                 tried[num_novel] = discover(num_novel)
         trials = [tried[num_novel] for num_novel in sorted(tried)]
         best = best_trial(trials).num_novel
@@ -139,8 +194,14 @@ def search_number(first: int, discover: Callable[[int], Trial]) -> list[Trial]:
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial:
-    """Return the trial of the highest silhouette, the smallest number of equals."""
-    return max(trials, key=lambda trial: trial.silhouette)
+    """Return the trial of the highest silhouette, the smallest number of equals.
+
+    That nothing is new holds until it is beaten by more than the standard error of the difference.
+    """
+    best = max(trials, key=lambda trial: trial.silhouette)
+    nothing = next((trial for trial in trials if trial.num_novel == 0), best)
+    is_clear = best.silhouette - nothing.silhouette > math.hypot(best.silhouette_se, nothing.silhouette_se)
+    return best if is_clear else nothing
 
 
 def judge(num_novel: int, features_ND: np.ndarray, labels_N: np.ndarray) -> Trial:
@@ -178,35 +239,11 @@ def _class_count(trials: Sequence[Trial]) -> ClassCount:
 # --------------------------------------------------------------------------------------------------
 # The discovery.
 
+_LONG = 30 * 60
+_MUCH = 4.0
+"""Seconds, and GiB of memory, from which on it is said what would make it less."""
 _MIXED = 0.2
 """Share of unlabelled images near known classes above which some of them are taken to be of these."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a user asks for.
-
-    Attributes:
-        labelled: Folder or CSV of labelled images.
-        unlabelled: Folder or CSV of the others.
-        num_novel: Number of novel classes; ``None`` to estimate it.
-        assign_to: Classes that unlabelled images may be of, ``'novel'``, ``'all'``, or ``'auto'`` to look.
-        backbone: Name of a model of mmpretrain, or config file; by the size of the images if ``None``.
-        checkpoint: Weights of the backbone; random ones if ``None``.
-        epochs: Of each stage; by the number of images if ``None``.
-        config: Config file in place of the generated one of Cr-KD.
-        seed: Of all stages.
-    """
-
-    labelled: str
-    unlabelled: str
-    num_novel: int | None = None
-    assign_to: str = 'auto'
-    backbone: str | None = None
-    checkpoint: str | None = None
-    epochs: int | None = None
-    config: str | None = None
-    seed: int = 0
 
 
 class Steps:
@@ -221,7 +258,7 @@ class Steps:
 
     Raises:
         FileExistsError: There is a discovery in the folder already, and ``resume`` is off.
-        ValueError: It is one with other options.
+        ValueError: It is one with other options, or an option is wrong (:meth:`Options.check`).
     """
 
     def __init__(
@@ -235,44 +272,88 @@ class Steps:
     ) -> None:
         self.options = options
         self.folder = OutFolder(Path(out).resolve())
-        self.say = say
-        self.stages = Stages(self.folder, say, prepare)
-        self.folder.claim(asdict(options), resume)
+        # Names of files may be no Unicode, and a line about them must be printed all the same.
+        self.say = lambda line: say(line.encode('utf-8', 'backslashreplace').decode())
+        self.stages = Stages(self.folder, self.say, prepare)
+        self.folder.check(asdict(options), resume)
+        options.check(self.folder.root)
 
     def run(self) -> DiscoveryResult:
         """Do all steps, in order, and return what was found."""
-        self._scan()
+        self.start()
         num_novel, trials = self._choose_number()
         self._train_discovery(num_novel)
         return self._report(trials, num_novel)
 
+    def start(self) -> None:
+        """Look at the images and choose a recipe; from here on the folder has a discovery.
+
+        Raises:
+            KeyError, OSError, RuntimeError, ValueError: The images, or an option together with them, do not allow a
+                discovery. The folder is as it was.
+        """
+        if 'images' not in vars(self):
+            self._scan()
+
     def _scan(self) -> None:
-        images = self.folder.read_images()
-        if images is None:
+        images, recipe = self.folder.read_images(), self.folder.read_recipe()
+        if images is None or recipe is None:
             self.say(f'Reading all images of {self.options.labelled} and {self.options.unlabelled}')
             images = scan(self.options.labelled, self.options.unlabelled)
-            self.folder.write_images(images)
+            self._check_number(images)
+            options = self.options
+            recipe = choose_recipe(images, options.backbone, options.checkpoint, options.epochs, options.batch_size)
+            self._describe(images)
+            self._warn_of_cost(images, recipe)
+            self.folder.claim(asdict(self.options), images, recipe)
         self.images: FolderImages = images
+        self.recipe = recipe
         num_labelled = sum(label >= 0 for label in images.labels)
         self.say(
             f'{len(images.paths)} images: {num_labelled} labelled of {len(images.classes)} classes, '
-            f'{len(images.paths) - num_labelled} unlabelled; {len(images.broken)} broken files'
+            f'{len(images.paths) - num_labelled} unlabelled; {len(images.broken)} broken files, '
+            f'{len(images.ignored)} ignored'
         )
-        recipe = self.folder.read_recipe()
-        if recipe is None:
-            recipe = choose_recipe(images, self.options.backbone, self.options.checkpoint, self.options.epochs)
-            self.folder.write_json('recipe', asdict(recipe))
-        self.recipe = recipe
         self.say(
             f'{recipe.crop} x {recipe.crop} pixels, {recipe.backbone["type"]}'
             f'{" with weights" if recipe.is_pretrained else ""}, {recipe.epochs} epochs per stage'
         )
 
+    def _check_number(self, images: FolderImages) -> None:
+        given, num_unlabelled = self._given_number(), sum(label < 0 for label in images.labels)
+        if given is not None and given > num_unlabelled:
+            raise ValueError(
+                f'{"--num-novel" if self.options.config is None else "--config"}: expected at most {num_unlabelled} '
+                f'novel classes, the number of unlabelled images, but got {given}; give fewer, or more images'
+            )
+
+    def _describe(self, images: FolderImages) -> None:
+        """Say what is odd about the images."""
+        for note in images.notes:
+            self.say(f'Note: {note}')
+        for name, entries in (('Broken', images.broken), ('Ignored', images.ignored)):
+            if entries:
+                self.say(f'{name}: {tally(entries)}')
+
+    def _warn_of_cost(self, images: FolderImages, recipe: Recipe) -> None:
+        """Say what memory and time will be needed, and what would make it less where it is much."""
+        looks = self.options.assign_to == 'auto' or self._given_number() is None
+        cost = forecast(recipe, images, finds_number=self._given_number() is None, looks=looks)
+        gib, free = cost.num_bytes / 2**30, free_bytes() / 2**30
+        line = f'This will take about {_duration(cost.seconds)} and {gib:.1f} GiB of memory'
+        advice = []
+        if cost.seconds > _LONG:
+            if self._given_number() is None:
+                advice.append('--num-novel N trains one discovery in place of three or more')
+            advice.append('--epochs N with a smaller N, a smaller --backbone, fewer images, or a GPU take less time')
+        if gib > _MUCH or gib > free:
+            line += f', of which {free:.1f} are free' if gib > free else ''
+            advice.append('--batch-size N with a smaller N takes less memory, nearly in proportion')
+        self.say(f'{line}{"." if advice else ""}{"".join(f" {text}." for text in advice)}')
+
     def _given_number(self) -> int | None:
         """The number of novel classes that the user wants; None if it is to be found."""
-        if self.options.config is not None:
-            return read_config(self.options.config).model.novel_head.num_classes
-        return self.options.num_novel
+        return self.options.num_novel if self.options.config is None else given_number(self.options.config)
 
     def _choose_number(self) -> tuple[int, list[Trial] | None]:
         """The number of novel classes, and how it was found; None if it was given."""
@@ -287,19 +368,27 @@ class Steps:
         finished = self.folder.read_json('num_novel')
         if finished is not None:
             return [Trial(**trial) for trial in finished]
-        first = max(1, self._estimate().num_novel)  # a head for "none of these" at least
-        assign_to = self._assign_to(first)
+        smallest = 1 if self.options.assign_to == 'novel' else 0  # who says that all are new has an answer already
+        largest = max(1, sum(label < 0 for label in self.images.labels) // 2)
+        first = min(max(smallest, self._estimate().num_novel), largest)
+        assign_to = self._assign_to(max(first, 1))
         self._train_known()
-        trials = search_number(first, lambda num_novel: self._try(num_novel, assign_to))
+        trials = search_number(first, lambda num_novel: self._try(num_novel, assign_to), smallest, largest)
         self.folder.write_json('num_novel', [asdict(trial) for trial in trials])
-        self.say(f'{best_trial(trials).num_novel} novel classes come out most clearly')
+        best = best_trial(trials).num_novel
+        if not best:
+            self.say('Nothing new was found: no number of novel classes comes out more clearly than none')
+        elif best == largest:
+            self.say(f'At least {best} novel classes: no more were tried, since that is one for two unlabelled images')
+        else:
+            self.say(f'{best} novel classes come out most clearly')
         return trials
 
     def _try(self, num_novel: int, assign_to: str) -> Trial:
         stage = _trial_stage(num_novel)
         settings = discovery_config(self.recipe, *self._common, num_novel, assign_to)
         settings['work_dir'] = str(self.folder.work_dir(stage))
-        self.stages.train(stage, settings, f'Discovering {num_novel} novel classes (Cr-KD)')
+        self.stages.train(stage, settings, _headline(num_novel))
         given = np.array(self.images.labels)
         found = self.stages.predictor(stage).classify(self._files).scores_NC.argmax(axis=1)
         trial = judge(num_novel, self._features, np.where(given >= 0, given, found))
@@ -315,7 +404,10 @@ class Steps:
         self.say('Estimating the number of classes')
         estimate = estimate_num_classes(features, np.array(self.images.labels), seed=self.options.seed)
         self.folder.write_json('num_classes', estimate.to_dict())
-        self.say(f'About {estimate.num_novel} novel classes; {len(estimate.admissible)} numbers are about as likely')
+        self.say(
+            f'{"At least" if estimate.at_edge else "About"} {estimate.num_novel} novel classes; '
+            f'{len(estimate.admissible)} numbers are about as likely'
+        )
         return estimate
 
     @cached_property
@@ -354,7 +446,7 @@ class Steps:
         else:
             settings = discovery_config(self.recipe, *self._common, num_novel, self._assign_to(num_novel))
         self.stages.take_over(_trial_stage(num_novel), 'discovery', settings)
-        self.stages.train('discovery', settings, f'Discovering {num_novel} novel classes (Cr-KD)')
+        self.stages.train('discovery', settings, _headline(num_novel))
 
     def _report(self, trials: list[Trial] | None, num_novel: int) -> DiscoveryResult:
         self.say('Writing assignments.csv and report.html')
@@ -392,10 +484,20 @@ class Steps:
             'image size': f'{recipe.crop} x {recipe.crop}',
             'backbone': recipe.backbone['type'],
             'epochs per stage': recipe.epochs,
-            'batch size': recipe.batch_size,
+            'batch size': recipe.discovery_batch_size or recipe.batch_size,
             'map': 't-SNE of the features; beyond 3,000 images the others lie between their nearest neighbours',
         }
 
 
 def _trial_stage(num_novel: int) -> str:
     return f'discovery_{num_novel}'
+
+
+def _headline(num_novel: int) -> str:
+    return f'Discovering {num_novel} novel classes (Cr-KD)' if num_novel else 'Taking all for known classes'
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f'{max(seconds, 1):.0f} seconds'
+    return f'{seconds / 60:.0f} minutes' if seconds < 5400 else f'{seconds / 3600:.1f} hours'

@@ -5,6 +5,7 @@ from mmkd_ext.hooks.cluster_hooks import ClusterHook, SuperclassHook
 from mmkd_ext.hooks.distill_hook import DistillHook
 from mmkd_ext.hooks.generation_hook import GenerationHook
 from mmkd_ext.hooks.model_hooks import BestHeadHook, LoadCheckHook, SyncBatchNormHook, TeacherTemperatureHook
+from mmkd_ext.hooks.rate_check_hook import RateCheckHook
 from mmkd_ext.hooks.report_hooks import DiscoveryReportHook, NeighbourReportHook
 from mmkd_ext.hooks.resume_hook import AtomicCheckpointHook, ExactResumeHook, PreemptionHook
 
@@ -19,6 +20,7 @@ __all__ = [
     'LoadCheckHook',
     'NeighbourReportHook',
     'PreemptionHook',
+    'RateCheckHook',
     'SuperclassHook',
     'SyncBatchNormHook',
     'TeacherTemperatureHook',

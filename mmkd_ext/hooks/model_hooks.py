@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, CheckpointLoader, Runner
 from torch import nn
 
 from mmkd_ext.engine.cpu import SyncBatchNorm, convert_sync_batch_norm
@@ -34,6 +34,23 @@ class LoadCheckHook(Hook):
 
     def __init__(self, new: Sequence[str] = ()) -> None:
         self.new = tuple(new)
+
+    def before_run(self, runner: Runner) -> None:
+        """Compare what parts of the model will be initialised from; a run that resumes does not need it.
+
+        Args:
+            runner: The runner; weights are not initialised yet.
+
+        Raises:
+            RuntimeError: A part is missing in its checkpoint, or has other shapes there.
+        """
+        if isinstance(runner._train_loop, BaseLoop) and not runner._resume:
+            model = student_of(runner)
+            for name, part in model.named_modules():
+                init_cfg = getattr(part, 'init_cfg', None)
+                for cfg in init_cfg if isinstance(init_cfg, Sequence) else [init_cfg]:
+                    if isinstance(cfg, Mapping) and cfg.get('type') == 'Pretrained' and not _is_set(part):
+                        check_pretrained(name, part, cfg, new=self.new)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Compare names, shapes and classes before anything is copied into the model.
@@ -69,6 +86,47 @@ class LoadCheckHook(Hook):
             _check_classes(
                 'training', _metainfo(runner.train_dataloader), 'validation', _metainfo(runner.val_dataloader)
             )
+
+
+def _is_set(part: nn.Module) -> bool:
+    """Whether mmengine has initialised a part already, and will not again."""
+    return bool(getattr(part, '_is_init', False))
+
+
+def check_pretrained(
+    name: str, part: nn.Module, cfg: Mapping[str, Any], *, new: Sequence[str] = (), caller: str = 'LoadCheckHook'
+) -> None:
+    """Compare a part of a model with the checkpoint that it will start from.
+
+    Args:
+        name: Of the part in its model; '' for the model itself.
+        part: The part.
+        cfg: Its ``init_cfg`` of type ``Pretrained``: ``checkpoint`` and perhaps ``prefix``.
+        new: Parts of the model that the checkpoint may lack.
+        caller: Who asks, for the error.
+
+    Raises:
+        RuntimeError: An entry of the part is missing in the checkpoint, or has another shape there.
+    """
+    checkpoint = CheckpointLoader.load_checkpoint(cfg['checkpoint'], map_location='cpu')
+    weights = checkpoint.get('state_dict', checkpoint)
+    weights = {entry.removeprefix('module.'): value for entry, value in weights.items() if hasattr(value, 'shape')}
+    prefix = cfg.get('prefix') or ''
+    prefix = prefix if not prefix or prefix.endswith('.') else f'{prefix}.'
+    found = {entry.removeprefix(prefix): value for entry, value in weights.items() if entry.startswith(prefix)}
+    own = {
+        entry: value
+        for entry, value in part.state_dict().items()
+        if part_of(f'{name}.{entry}' if name else entry) not in new and not entry.endswith('num_batches_tracked')
+    }
+    misfits = [entry for entry, value in own.items() if entry not in found or found[entry].shape != value.shape]
+    if misfits:
+        raise RuntimeError(
+            f'{caller}: expected all {len(own)} entries of {name or "the model"} ({type(part).__name__}) in '
+            f'{cfg["checkpoint"]} but {len(misfits)} are missing or of other shapes there, such as {misfits[:3]}; '
+            f'its names{f" after {prefix!r}" if prefix else ""} are {list(found or weights)[:3]}: give the weights of '
+            'the same architecture, or the right prefix'
+        )
 
 
 def _check_weights(model: nn.Module, weights: Mapping[str, Any], may_lack: tuple[str, ...]) -> None:

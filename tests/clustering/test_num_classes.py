@@ -79,6 +79,31 @@ def test_the_search_ends_with_neighbours_on_both_sides():
     assert sorted(told, key=lambda point: point.num_classes) == list(found.curve)
 
 
+def test_many_novel_classes_for_few_known_ones_are_found():
+    features, true = blobs(36, size=6, num_dims=40, spread=0.05)
+    found = estimate_num_classes(features, split(true, 2), num_repeats=2)
+    assert found.estimate == 36
+    assert not found.at_edge
+    assert found.curve[-1].num_classes > 36 > 28  # 4 K + 20
+
+
+def test_an_estimate_at_the_edge_says_so():
+    features, true = blobs(12, size=10)
+    with pytest.warns(UserWarning, match='the edge: there are at least so many classes; raise max_classes'):
+        found = estimate_num_classes(features, split(true, 2), num_repeats=2, max_classes=6)
+    assert found.at_edge
+    assert found.estimate == found.curve[-1].num_classes == 6
+    assert json.loads(json.dumps(found.to_dict()))['at_edge'] is True
+    assert NumClasses.from_dict(found.to_dict()) == found
+
+
+def test_that_nothing_is_new_is_no_edge(recwarn):
+    features, true = blobs(4)
+    found = estimate_num_classes(features, split(true, 4, 0.5), num_repeats=2, max_classes=9)
+    assert (found.num_novel, found.at_edge) == (0, False)
+    assert not [w for w in recwarn if 'edge' in str(w.message)]
+
+
 def test_a_part_of_the_samples_keeps_all_classes():
     features, true = blobs(10, size=200)
     found = estimate_num_classes(features, split(true, 5), num_repeats=3, max_classes=20, max_samples=400)

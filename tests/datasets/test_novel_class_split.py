@@ -236,6 +236,19 @@ class ManyLabels(Talkative):
         return np.eye(5)[LABELS][:, 0]
 
 
+@pytest.mark.parametrize('labels', [[[1], [0, 2], [1]], [[1], [2], [0]]])
+def test_several_labels_of_an_image_are_refused(labels):
+    class Multi(Talkative):
+        def get_data_info(self, idx):
+            return {'img_path': 'x', 'gt_label': labels[idx]}
+
+        def get_gt_labels(self):
+            return np.array([self.get_data_info(index)['gt_label'] for index in range(len(self))])
+
+    with pytest.raises(ValueError, match=r'one label for each image but image 0 has \[1\]|got shape \(3, 1\)'):
+        NovelClassSplit(Multi(labels=[0, 1, 2]), known=1)
+
+
 def test_errors():
     for dataset, arguments, parts in (
         (Talkative, {'known': 5}, "'train' over Talkative: .*unlabelled images.*none among 40"),

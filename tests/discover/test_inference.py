@@ -26,10 +26,11 @@ def predictor(discovered):
 
 
 def test_scores_are_the_softmax_of_the_cosines_of_the_best_head(predictor, discovered):
-    paths = OutFolder(discovered).read_images().paths[:6]
+    images = OutFolder(discovered).read_images()
+    paths, deep = images.paths[:6], images.value_range
     found = predictor.classify(paths, batch_size=4)
     model = predictor.model
-    pixels = np.stack([read_square(path, predictor.side) for path in paths]).transpose(0, 3, 1, 2)
+    pixels = np.stack([read_square(path, predictor.side, deep) for path in paths]).transpose(0, 3, 1, 2)
     with torch.no_grad():
         images = (torch.from_numpy(pixels).float() - model.data_preprocessor.mean) / model.data_preprocessor.std
         embedding = model.neck(model.backbone(images))[0]

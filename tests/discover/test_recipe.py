@@ -1,16 +1,20 @@
 """What is trained on which images: recipe, configs of the stages, and the folder of all of it."""
 
 import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import DefaultSampler
+from mmengine.registry import PARAM_SCHEDULERS
 from PIL import Image
 
 from mmkd_ext.datasets.folder_images import FolderImages
 from mmkd_ext.discover import (
+    Options,
     OutFolder,
     Recipe,
     choose_recipe,
@@ -19,7 +23,9 @@ from mmkd_ext.discover import (
     stage_one_config,
 )
 from mmkd_ext.discover.inference import novel_class_names
+from mmkd_ext.discover.stage_configs import forecast
 from mmkd_ext.registry import MODELS
+from mmkd_ext.samplers import QuotaBatchSampler
 
 # --------------------------------------------------------------------------------------------------
 # Recipe.
@@ -176,13 +182,154 @@ def test_assignments_to_all_classes_converge(recipe, host_scope, assign_to, num_
 
 @pytest.mark.parametrize('epochs', [1, 2, 3, 80])
 def test_schedules_of_any_length(recipe, epochs):
-    from dataclasses import replace
-
     short = replace(recipe, epochs=epochs)
     for cfg in (stage_one_config(short, Path('/o'), 3, 0), discovery_config(short, Path('/o'), 3, 0, 2, 'novel')):
         warm_up, *cosine = cfg['param_scheduler']
         assert warm_up['end'] <= cfg['train_cfg']['max_epochs']
         assert all(part['begin'] == warm_up['end'] < part['end'] for part in cosine)
+
+
+@pytest.mark.parametrize('is_pretrained', [False, True])
+def test_every_schedule_reaches_its_rate(recipe, is_pretrained):
+    """By mmengine's schedulers, for 1 to 40 epochs; an epoch may be a single iteration, so nothing rises within one."""
+    backbone = {**recipe.backbone, **({'init_cfg': {'type': 'Pretrained'}} if is_pretrained else {})}
+    for epochs in range(1, 41):
+        of = replace(recipe, epochs=epochs, backbone=backbone)
+        common = of, Path('/o'), 3, 0
+        for cfg in (
+            representation_config(*common),
+            stage_one_config(*common),
+            *(discovery_config(*common, number, 'all') for number in (0, 2)),
+        ):
+            rates = _rates(cfg)
+            nominal = cfg['optim_wrapper']['optimizer']['lr']
+            assert max(rates) == pytest.approx(nominal), (epochs, cfg['work_dir'], rates)
+            assert rates[0] < nominal or len(rates) < 16
+            assert rates[-1] <= nominal
+
+
+def _rates(cfg):
+    """Rate of each epoch."""
+    settings = cfg['optim_wrapper']['optimizer']
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=settings['lr'])
+    schedulers = [PARAM_SCHEDULERS.build(dict(part, optimizer=optimizer)) for part in cfg['param_scheduler']]
+    rates = []
+    for _ in range(cfg['train_cfg']['max_epochs']):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize(
+    ('num_labelled', 'num_images', 'batch', 'labelled'),
+    [
+        (4, 804, 128, 4),
+        (4, 10_000, 128, 4),
+        (50, 850, 128, 16),
+        (100, 300, 100, None),
+        (20, 40, 20, None),
+        (2, 42, 10, 1),
+    ],
+)
+def test_few_labelled_images_do_not_make_batches_small(images, num_labelled, num_images, batch, labelled):
+    recipe = choose_recipe(images(8, num_images, num_labelled=num_labelled))
+    loader = discovery_config(recipe, Path('/o'), 2, 0, 3, 'all')['train_dataloader']
+    assert loader['batch_size'] == batch
+    if labelled is None:
+        assert 'batch_sampler' not in loader
+        return
+    sampler = DefaultSampler(_Masked(np.arange(num_images) < num_labelled), shuffle=True, seed=0)
+    batches = np.array(list(QuotaBatchSampler(sampler, batch, loader['batch_sampler']['num_unlabelled'])))
+    assert batches.shape[1] == batch
+    assert (batches < num_labelled).sum(axis=1).tolist() == [labelled] * len(batches)
+    assert set(range(num_labelled)) <= set(batches.ravel().tolist())
+
+
+@dataclass
+class _Masked:
+    labelled: np.ndarray
+
+    def __len__(self):
+        return len(self.labelled)
+
+
+def test_no_batch_is_larger_than_the_user_wants(images):
+    recipe = choose_recipe(images(8, 2000, num_labelled=300), max_batch_size=16)
+    assert (recipe.batch_size, recipe.contrast_batch_size, recipe.discovery_batch_size) == (16, 16, None)
+
+
+# --------------------------------------------------------------------------------------------------
+# Weights, options and cost.
+
+
+def test_weights_of_a_file_fit_or_are_refused_at_once(images, tmp_path):
+    (tmp_path / 'own.py').write_text(OWN.format(to_rgb=True))
+    fitting = MODELS.build(dict(type='mmkd_ext.ConvNet', in_channels=3, channels=(4, 6))).state_dict()
+    named = {f'backbone.{name}': value for name, value in fitting.items()}
+    other = MODELS.build(dict(type='mmkd_ext.ConvNet', in_channels=3, channels=(4, 8))).state_dict()
+    for number, weights in enumerate((fitting, named, other)):
+        torch.save({'state_dict': weights}, tmp_path / f'{number}.pth')
+    given = {'backbone': str(tmp_path / 'own.py')}
+    prefixes = [
+        choose_recipe(images(8, 5), **given, checkpoint=str(tmp_path / name)).backbone['init_cfg'].get('prefix')
+        for name in ('0.pth', '1.pth')
+    ]
+    assert prefixes == [None, 'backbone.']
+    with pytest.raises(RuntimeError, match=r'--checkpoint: expected all \d+ entries of backbone'):
+        choose_recipe(images(8, 5), **given, checkpoint=str(tmp_path / '2.pth'))
+
+
+@pytest.mark.parametrize(
+    ('changes', 'error', 'match'),
+    [
+        ({'epochs': 0}, ValueError, '--epochs: expected a number of at least 1 but got 0'),
+        ({'epochs': -3}, ValueError, '--epochs'),
+        ({'seed': -1}, ValueError, '--seed: expected a number of at least 0 and at most 4294967295 but got -1'),
+        ({'seed': 2**32}, ValueError, '--seed'),
+        ({'num_novel': 0}, ValueError, '--num-novel'),
+        ({'batch_size': 1}, ValueError, '--batch-size'),
+        ({'labelled': 'nowhere'}, FileNotFoundError, 'labelled images but found none at nowhere'),
+        ({'unlabelled': 'nowhere'}, FileNotFoundError, 'unlabelled images but found none at nowhere'),
+        ({'checkpoint': 'nowhere.pth'}, FileNotFoundError, '--checkpoint: expected a file or an address'),
+        ({'backbone': 'resnet18_8xb32_in1'}, KeyError, 'resnet18_8xb32_in1k'),
+        ({'backbone': 'nowhere.py'}, FileNotFoundError, 'nowhere.py'),
+        ({'config': 'nowhere.py'}, FileNotFoundError, 'nowhere.py'),
+        ({'config': 'headless.py'}, ValueError, 'model.novel_head.num_classes'),
+    ],
+)
+def test_options_are_checked_before_an_image_is_read(tmp_path, monkeypatch, changes, error, match):
+    monkeypatch.chdir(tmp_path)
+    for name in ('known', 'all'):
+        (tmp_path / name).mkdir()
+    (tmp_path / 'headless.py').write_text("model = dict(type='X')")
+    with pytest.raises(error, match=match):
+        Options(**{'labelled': 'known', 'unlabelled': 'all', **changes}).check(tmp_path / 'out')
+
+
+@pytest.mark.parametrize('out', ['all', 'all/out', 'known/cat/out'])
+def test_results_do_not_lie_among_the_images(tmp_path, out):
+    for name in ('known', 'all'):
+        (tmp_path / name).mkdir()
+    options = Options(str(tmp_path / 'known'), str(tmp_path / 'all'))
+    with pytest.raises(ValueError, match='--out: expected a folder outside of the images'):
+        options.check(tmp_path / out)
+    options.check(tmp_path / 'out')
+
+
+def test_cost_grows_with_what_is_asked_for(images, recipe):
+    found = images(8, 60, num_labelled=30)
+    one = forecast(recipe, found, finds_number=False, looks=False)
+    assert one.seconds > 0
+    # Per epoch 60 images with the teacher and half of 30; three discoveries and the representation: 60 more.
+    passes = {
+        name: cost.seconds / cost.seconds_per_image
+        for name, cost in (('one', one), ('three', forecast(recipe, found, finds_number=True, looks=True)))
+    }
+    assert passes['three'] > 2 * passes['one'] > 2 * 16 * 60
+    wide = replace(recipe, backbone={**recipe.backbone, 'channels': [64, 128]}, discovery_batch_size=512)
+    assert forecast(wide, found, finds_number=False, looks=False).num_bytes > one.num_bytes + 2**26
 
 
 # --------------------------------------------------------------------------------------------------

@@ -4,14 +4,17 @@ import csv
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 
 from mmkd_ext.checkpoint import load_checkpoint_safely
-from mmkd_ext.discover import Options, OutFolder, Steps, steps
+from mmkd_ext.discover import DiscoveryInferencer, Options, OutFolder, Steps, steps
 from mmkd_ext.discover.steps import Trial, best_trial, judge, search_number
 
 # --------------------------------------------------------------------------------------------------
@@ -136,6 +139,68 @@ def test_the_number_of_a_config_is_the_number(discovered, photos, tmp_path):
     assert Steps(_options(photos, config=str(config)), tmp_path / 'out')._given_number() == 7
 
 
+@pytest.mark.parametrize(
+    ('changes', 'match'),
+    [
+        ({'num_novel': 31}, '--num-novel: expected at most 30 novel classes'),
+        ({'checkpoint': 'other.pth'}, '--checkpoint: expected all'),
+        ({'unlabelled': 'empty'}, 'expected unlabelled images in empty'),
+        ({'epochs': 0}, '--epochs'),
+    ],
+)
+def test_a_start_that_fails_leaves_nothing(photos, tmp_path, monkeypatch, changes, match):
+    """So that the corrected command begins in the same folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'empty').mkdir()
+    torch.save({'state_dict': {'conv1.weight': torch.zeros(2)}}, 'other.pth')
+    with pytest.raises((ValueError, RuntimeError), match=match):
+        Steps(replace(_options(photos), **changes), 'out', say=lambda _: None).start()
+    assert sorted(os.listdir()) == ['empty', 'other.pth']
+    for _ in range(2):
+        steps = Steps(_options(photos), 'out', say=lambda _: None)
+        (tmp_path / 'out').mkdir(exist_ok=True)
+        (tmp_path / 'out' / 'options.json').write_text('{"epochs": 7}')  # what older versions left
+    steps.start()
+    assert OutFolder(tmp_path / 'out').read_json('options')['epochs'] == 2
+
+
+def test_what_is_odd_is_said_with_counts(photos, tmp_path):
+    said = []
+    Steps(_options(photos), tmp_path / 'out', say=said.append).start()
+    text = '\n'.join(said)
+    assert 'Broken: ' in text
+    assert '1 x an empty file (' in text
+    assert '5 broken files, 0 ignored' in text
+    assert re.search(r'This will take about \d+ seconds and \d\.\d GiB of memory', text)
+    assert '--batch-size' not in text
+    assert all(line.encode() for line in said)  # names that are no Unicode can be printed
+
+
+def test_much_memory_and_time_are_said_with_what_makes_them_less(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(steps, '_LONG', 1e-9)
+    monkeypatch.setattr(steps, '_MUCH', 1e-9)
+    said = []
+    Steps(_options(photos), tmp_path / 'out', say=said.append).start()
+    line = next(line for line in said if line.startswith('This will take'))
+    assert all(word in line for word in ('--num-novel N', '--epochs N', '--batch-size N'))
+
+
+def test_nothing_new_is_an_answer(photos, tmp_path, monkeypatch):
+    """Where the estimate is 0 and no number beats it, all images get known classes, and the rest works as ever."""
+    monkeypatch.setattr(Steps, '_estimate', lambda _: SimpleNamespace(num_novel=0))
+    monkeypatch.setattr(steps, 'judge', lambda number, *_: Trial(number, 0.3 + 0.01 * number, 0.02))
+    said = []
+    discovery = Steps(_options(photos, assign_to='all', epochs=1), tmp_path / 'out', say=said.append)
+    discovery._features = np.zeros((60, 2))
+    result = discovery.run()
+    assert [trial['num_novel'] for trial in OutFolder(tmp_path / 'out').read_json('num_novel')] == [0, 1]
+    assert list(result.novel_names) == []
+    assert {row['cluster'] for row in _rows(tmp_path / 'out' / 'assignments.csv')} <= set(result.known_names)
+    assert any('Nothing new was found' in line for line in said)
+    found = DiscoveryInferencer(tmp_path / 'out')(result.pictures[-1])
+    assert found[0]['is_known']
+
+
 @pytest.mark.parametrize(('place', 'assign_to'), [(0, 'all'), (4, 'novel')])
 def test_unlabelled_images_beside_known_ones_may_be_of_known_classes(photos, tmp_path, place, assign_to):
     """Half of the unlabelled images lie where known class 0 is, or at a place of their own (4)."""
@@ -239,6 +304,25 @@ def test_goes_on_until_both_neighbours_are_worse(first, true, asked):
     tried, best = search(first, lambda num_novel: -abs(num_novel - true))
     assert tried == asked
     assert best == min(tried, key=lambda number: (abs(number - true), number))
+
+
+@pytest.mark.parametrize(
+    ('heights', 'first', 'best'),
+    [
+        ({0: 0.30, 1: 0.31, 2: 0.2}, 0, 0),  # not beyond the error of 0.014
+        ({0: 0.30, 1: 0.29, 2: 0.2}, 1, 0),
+        ({0: 0.30, 1: 0.33, 2: 0.2}, 0, 1),
+        ({0: 0.30, 1: 0.31, 2: 0.4, 3: 0.3}, 1, 2),
+    ],
+)
+def test_nothing_new_holds_until_it_is_clearly_beaten(heights, first, best):
+    trials = search_number(first, lambda number: Trial(number, heights[number], 0.01), smallest=0)
+    assert best_trial(trials).num_novel == best
+
+
+def test_the_search_ends_at_the_largest_number():
+    trials = search_number(3, lambda number: Trial(number, float(number), 0.01), largest=5)
+    assert [trial.num_novel for trial in trials] == [2, 3, 4, 5]
 
 
 def test_the_report_shows_all_trials_and_the_best_number():

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, BaseModule
 from torch import nn
 
 from mmkd_ext.hooks import LoadCheckHook
@@ -107,3 +107,42 @@ def test_training_and_validation_must_know_the_same_classes(case, tmp_path):
     val = dict(val_dataloader=_loader(known=('dog', 'cat')), val_cfg=dict(), val_evaluator=[])
     with pytest.raises(RuntimeError, match=r"training .*\['cat', 'dog'\].*validation .*\['dog', 'cat'\]"):
         _runner(case, tmp_path, **val).train()
+
+
+class _Part(BaseModule):
+    def __init__(self, init_cfg, width=3):
+        super().__init__(init_cfg)
+        self.first = nn.Linear(2, width)
+        self.second = nn.Linear(width, width)
+
+
+@pytest.mark.parametrize('prefix', [None, 'backbone.', 'backbone'])
+def test_a_part_may_start_from_weights_that_fit(case, tmp_path, prefix):
+    runner = _runner(case, tmp_path)
+    weights = {f'{"backbone." if prefix else ""}{name}': torch.full_like(value, 2.0) for name, value in _part().items()}
+    torch.save({'state_dict': {**weights, 'head.fc.weight': torch.ones(9)}}, tmp_path / 'part.pth')
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'part.pth'), **({'prefix': prefix} if prefix else {}))
+    runner.model.part = _Part(init_cfg)
+    runner.optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.0))
+    runner.train()
+    assert all((value == 2).all() for value in runner.model.part.state_dict().values())
+
+
+@pytest.mark.parametrize('kind', ['renamed', 'wider', 'shallower', 'prefix'])
+def test_weights_of_a_part_that_do_not_fit_are_refused(case, tmp_path, kind):
+    """mmengine says so in the log, and trains on with random weights."""
+    weights = _Part(None, width=5 if kind == 'wider' else 3).state_dict()
+    if kind == 'renamed':
+        weights = {f'_{name}': value for name, value in weights.items()}
+    if kind == 'shallower':
+        weights = {name: value for name, value in weights.items() if name.startswith('first')}
+    torch.save({'state_dict': weights}, tmp_path / 'part.pth')
+    runner = _runner(case, tmp_path)
+    prefix = {'prefix': 'backbone.'} if kind == 'prefix' else {}
+    runner.model.part = _Part(dict(type='Pretrained', checkpoint=str(tmp_path / 'part.pth'), **prefix))
+    with pytest.raises(RuntimeError, match=r'all 4 entries of part \(_Part\) in .*part.pth but [24] are missing'):
+        runner.train()
+
+
+def _part():
+    return _Part(None).state_dict()

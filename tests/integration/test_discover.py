@@ -36,7 +36,7 @@ def test_discover_then_infer_then_export(folder, run_here):
     done = _run(folder, 'discover.py', 'known', 'all', '--epochs', '1', '--num-novel', '2')
     assert done.returncode == 0, done.stderr[-3000:]
     assert '40 images: 20 labelled of 2 classes, 20 unlabelled; 1 broken files' in done.stdout
-    with pytest.raises(FileExistsError, match='add --resume'):
+    with pytest.raises(SystemExit, match='add --resume'):
         run_here(folder, 'discover.py', 'known', 'all', '--epochs', '1', '--num-novel', '2')
 
     done = _run(folder, 'infer.py', 'discovered', 'all', '--csv', 'again.csv')

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mmkd_ext.pictures import ValueRange
+
 Picture = str | Path | np.ndarray
 """An image file, or pixels as uint8, grey (height, width) or RGB (height, width, 3)."""
 
@@ -76,7 +78,10 @@ class DiscoveryResult:
             probabilities, or cosines. ``None`` to leave it out.
         curves: Name -> (epoch, value) of the course of training.
         class_count: How N was estimated; ``None`` if it was given.
-        broken: (path, reason) of files that could not be read, and are no part of the images.
+        broken: (path, reason) of images that could not be read, and are no part of the others.
+        ignored: (path, reason) of other files and folders that were found among them.
+        notes: What was decided about odd folders and lists, one sentence each.
+        value_range: What is black and white in pictures of more than 8 bits; each for itself by default.
         summary: Numbers of the method, beside those that the report counts itself.
         settings: What was run, shown as a table.
     """
@@ -95,6 +100,9 @@ class DiscoveryResult:
     curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     class_count: ClassCount | None = None
     broken: Sequence[tuple[str, str]] = ()
+    ignored: Sequence[tuple[str, str]] = ()
+    notes: Sequence[str] = ()
+    value_range: ValueRange | None = None
     summary: Sequence[SummaryNumber] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
 

@@ -24,7 +24,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from mmkd_ext.io import sha256, write_bytes
-from mmkd_ext.pictures import UNREADABLE, read_thumbnail
+from mmkd_ext.pictures import UNREADABLE, ValueRange, read_thumbnail
 from mmkd_ext.visualization.html.discovery_result import DiscoveryResult, Picture, SummaryNumber, number_texts
 
 # --------------------------------------------------------------------------------------------------
@@ -198,12 +198,23 @@ def curves_part(result: DiscoveryResult) -> str:
     return _section('curves', 'Course of training', f'<div class="charts">{"".join(figures)}</div>') if figures else ''
 
 
+_MAX_IGNORED = 1000
+
+
 def broken_part(result: DiscoveryResult) -> str:
-    """Render the files that could not be read; empty without any."""
-    if not result.broken:
-        return ''
-    words = '<p class="prose">These files could not be read. All numbers on this page are about the others.</p>'
-    return _section('broken', 'Broken files', words + _table(('File', 'Reason'), result.broken))
+    """Render what was not used, and what was decided about odd input; empty without any."""
+    parts = []
+    if result.broken:
+        words = '<p class="prose">These files could not be read. All numbers on this page are about the others.</p>'
+        parts.append(_section('broken', 'Broken files', words + _table(('File', 'Reason'), result.broken)))
+    if result.ignored or result.notes:
+        notes = ''.join(f'<p class="prose">{escape(note)}.</p>' for note in result.notes)
+        shown, left = result.ignored[:_MAX_IGNORED], len(result.ignored) - _MAX_IGNORED
+        if left > 0:
+            notes += f'<p class="prose">The first {_MAX_IGNORED:,} of {len(result.ignored):,} are shown.</p>'
+        table = _table(('File or folder', 'Reason'), shown) if shown else ''
+        parts.append(_section('ignored', 'Passed over', notes + table))
+    return ''.join(parts)
 
 
 def settings_part(result: DiscoveryResult) -> str:
@@ -272,13 +283,15 @@ def thumbnail_side(num_images: int) -> int:
     return min(_MAX_SIDE, max(1, math.isqrt(_MAX_PIXELS // max(num_images, 1))))
 
 
-def _pack_sheet(pictures: Sequence[Picture], side: int) -> tuple[bytes, list[tuple[int, int]]]:
+def _pack_sheet(
+    pictures: Sequence[Picture], side: int, value_range: ValueRange | None
+) -> tuple[bytes, list[tuple[int, int]]]:
     rows = -(-len(pictures) // COLUMNS)
     sheet = Image.new('RGB', (COLUMNS * side, rows * side))
     sizes = []
     for cell, picture in enumerate(pictures):
         try:
-            image = read_thumbnail(picture, side)
+            image = read_thumbnail(picture, side, value_range)
         except UNREADABLE:
             sizes.append((0, 0))
             continue
@@ -289,11 +302,12 @@ def _pack_sheet(pictures: Sequence[Picture], side: int) -> tuple[bytes, list[tup
     return buffer.getvalue(), sizes
 
 
-def pack_sprites(pictures: Sequence[Picture]) -> Sprites:
+def pack_sprites(pictures: Sequence[Picture], value_range: ValueRange | None = None) -> Sprites:
     """Read all pictures and pack their thumbnails in this order.
 
     Args:
         pictures: Files or pixels. Neighbours share a sheet, so pictures that are seen together should be neighbours.
+        value_range: What is black and white in pictures of more than 8 bits.
 
     Returns:
         Sprites: The same bytes for the same pictures.
@@ -301,7 +315,7 @@ def pack_sprites(pictures: Sequence[Picture]) -> Sprites:
     side = thumbnail_side(len(pictures))
     groups = [pictures[start : start + COLUMNS**2] for start in range(0, len(pictures), COLUMNS**2)]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        packed = list(pool.map(lambda group: _pack_sheet(group, side), groups))
+        packed = list(pool.map(lambda group: _pack_sheet(group, side, value_range), groups))
     sizes = [size for _, group_sizes in packed for size in group_sizes]
     return Sprites(side, [sheet for sheet, _ in packed], np.array(sizes, dtype=np.int64).reshape(-1, 2))
 
@@ -326,7 +340,7 @@ def write_html_report(result: DiscoveryResult, path: str | Path) -> None:
         path: HTML file to write; it appears when it is complete.
     """
     order = _reading_order(result)
-    sprites = pack_sprites([result.pictures[image] for image in order.tolist()])
+    sprites = pack_sprites([result.pictures[image] for image in order.tolist()], result.value_range)
     page = _page(result, order, sprites)
     # A file name that is no Unicode is shown with its bytes spelled out.
     write_bytes(path, page.encode('utf-8', errors='backslashreplace'))
