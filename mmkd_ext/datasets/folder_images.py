@@ -325,10 +325,10 @@ def _leaves(folder: str, files: Sequence[str]) -> dict[str, list[str]]:
     """Files by the name of the first folder on the way to them that has images of its own."""
     if _has_own(folder, files):
         return {os.path.basename(folder): list(files)}
-    below = defaultdict(list)
+    below: defaultdict[str, list[str]] = defaultdict(list)
     for file in files:
         below[os.path.relpath(file, folder).split(os.sep)[0]].append(file)
-    leaves = defaultdict(list)
+    leaves: defaultdict[str, list[str]] = defaultdict(list)
     for name, of_name in below.items():
         for leaf, of_leaf in _leaves(os.path.join(folder, name), of_name).items():
             leaves[leaf] += of_leaf

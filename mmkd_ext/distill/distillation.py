@@ -294,9 +294,11 @@ class Distillation:
         if not factor:
             # Without an entry, the log would go on to show the last value.
             return torch.stack([zero_of(student_features[tap]).float() for tap in term.student_taps]).sum()
-        sizes = batch_of(call).image_size, self._batch_of_teacher(term.of, call).image_size
+        asked: dict[str, Any] = {**self._time}
+        if term.rows.needs:  # only a term of positions asks how large the images are
+            asked['image_sizes'] = batch_of(call).image_size, self._batch_of_teacher(term.of, call).image_size
         samples = call.get('data_samples')
-        value = term(student_features, teacher_features[term.of], samples, **self._time, image_sizes=sizes)
+        value = term(student_features, teacher_features[term.of], samples, **asked)
         return value if factor == 1 else factor * value
 
     def _statistics(

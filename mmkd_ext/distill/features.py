@@ -352,7 +352,7 @@ class FrozenTeacher:
             args, kwargs = (), {}
         stop_early = self._is_checked and self.stops_early
         with torch.no_grad(), self._recorder.record(stop_early) as features:
-            images = inputs if self.adapt is None else self.adapt(inputs)
+            images = inputs if self.adapt is None or not getattr(self.adapt, 'is_needed', True) else self.adapt(inputs)
             if not self._is_checked and isinstance(self.adapt, InputAdapter):
                 self.adapt.check(inputs)
             try:

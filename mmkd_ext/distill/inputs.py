@@ -127,6 +127,7 @@ class InputAdapter:
         self._scale = (std_S / std_T).float()
         self._shift = ((mean_S - mean_T) / std_T).float()
         self.renormalizes = bool((self._scale != 1).any() or (self._shift != 0).any())
+        self.is_needed = bool(self.flips_channels or self.renormalizes or self.size)
 
     def to(self, device: torch.device | str) -> 'InputAdapter':
         """Move the statistics to where the batches are."""
@@ -146,7 +147,7 @@ class InputAdapter:
             TypeError: ``inputs`` are no batches of images.
             ValueError: They have other channels than the teacher.
         """
-        if not (self.flips_channels or self.renormalizes or self.size):
+        if not self.is_needed:
             return inputs
         if isinstance(inputs, Sequence) and not isinstance(inputs, str):
             return [self._adapt(view) for view in inputs]

@@ -1,4 +1,4 @@
-"""What a loss may ask for beside the tensors of student and teacher: by an argument of that name."""
+"""One term of a distillation objective: taps, rows that are compared, extras, loss, and its weight over time."""
 
 import inspect
 import math
@@ -161,8 +161,7 @@ class Rows:
             iteration: Another one draws other positions.
             layouts: What the axes of both are; None: (N, C, H, W), or rows.
             extents: Of a padded batch, whose padding takes no part.
-            usable: Which pixels have a label, (N, H, W) bool; positions without take no part in ``tokens`` and
-                ``positions``.
+            usable: Which pixels have a label, (N, H, W) bool; others take no part in ``tokens`` and ``positions``.
 
         Returns:
             None at all where no position suits all images.
@@ -180,8 +179,9 @@ class Rows:
                 return [sample_tokens(student, teacher, self.tokens, generator, **where)]
             batches = sample_positions(student, teacher, self.positions or 1, generator, **where)
             return list(zip(*(batch.unbind() for batch in batches), strict=True))
-        student = student if layout_S is None else layout_S.images_first(student)
-        return [(student, teacher if layout_T is None else layout_T.images_first(teacher))]
+        if layout_S is not None and layout_S.axes[0] != 'N':
+            student = layout_S.images_first(student)
+        return [(student, teacher if layout_T is None or layout_T.axes[0] == 'N' else layout_T.images_first(teacher))]
 
     def __str__(self) -> str:
         """Say it in a few words, as the start-up report shows it."""

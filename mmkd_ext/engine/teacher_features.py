@@ -131,7 +131,7 @@ def _vectors(teacher: FeatureSource, tap: str, student: BaseModel, batch: Any) -
 # --------------------------------------------------------------------------------------------------
 # What tells whether stored features of a teacher are those of this run: the samples, and how they are looked at.
 
-_NOT_OF_THE_VIEW = {'_device', 'batch_augments', 'caller', 'expects_pixels'}
+_NOT_OF_THE_VIEW = {'_device', 'batch_augments', 'caller', 'expects_pixels', 'is_needed'}
 
 
 def view_fingerprint(pipelines: Sequence[Any], student: nn.Module, teacher: FrozenTeacher) -> str:

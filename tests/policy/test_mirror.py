@@ -25,4 +25,4 @@ def test_rooms_are_not_to_be_cut_to_pieces():
 def test_a_file_is_one_idea():
     lines = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in PACKAGE.rglob('*.py')}
     assert {name: number for name, number in lines.items() if number > 550} == {}
-    assert len(lines) <= 150
+    assert len([name for name in lines if not name.endswith('__init__.py')]) <= 150
