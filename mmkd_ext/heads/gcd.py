@@ -6,6 +6,7 @@ Shape legend: V views, B batch rows, C clusters, D dims.
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmkd_ext.functional.gcd import info_nce, supervised_contrastive
 from mmkd_ext.heads.prototypes import batch_norm
@@ -71,10 +72,9 @@ class ContrastiveHead(BaseModule):
         Returns:
             (V, B, out_channels), not normalised.
         """
-        linear, norm, *others = self.layers
-        x = batch_norm('ContrastiveHead', norm, linear(features.flatten(0, 1)))
-        for layer in others:
-            x = layer(x)
+        x = features.flatten(0, 1)
+        for layer in self.layers:
+            x = batch_norm('ContrastiveHead', layer, x) if isinstance(layer, _BatchNorm) else layer(x)
         return x.unflatten(0, features.shape[:2])
 
     def loss(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -110,7 +110,7 @@ def generalised_discovery(batch, weight):
 def contrastive_head(batch, weight):
     """Both contrastive losses, without the batch norm, which is a case of its own."""
     head = ContrastiveHead(6, 8, 4).to(weight.dtype)
-    head.layers = nn.Identity()
+    head.layers = nn.Sequential()
     features = batch['inputs'] @ weight
     return torch.stack([*head.loss(torch.stack([features, batch['teacher']]), batch['mixed']).values()]), None
 
@@ -119,7 +119,7 @@ def simgcd(batch, weight):
     """The whole objective of SimGCD."""
     torch.manual_seed(0)
     head = ContrastiveHead(6, 8, 4)
-    head.layers = nn.Identity()
+    head.layers = nn.Sequential()
     model = SimGCD(nn.Identity(), CosineHead(6, NUM_CLASSES), head, NUM_KNOWN).to(weight.dtype)
     features = batch['inputs'] @ weight
     samples = [BaseDataElement(gt_label=label[None]) for label in batch['mixed']]
