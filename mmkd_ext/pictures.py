@@ -40,8 +40,8 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBom
 
 
 ValueRange = Mapping[str, Sequence[float]]
-"""What becomes black and what white in images of more than 8 bits: ``{'int': [low, high], 'float': [low, high]}``, or
-one of both."""
+"""``{'int': [low, high], 'float': [low, high]}``, or one of both, what becomes black and what white where images have
+more than 8 bits."""
 
 _TAIL = 0.005
 """Share of the pixels at each end that do not count for a range, and share of the images of a set."""

@@ -33,7 +33,7 @@ class LabelledTree:
 
     @property
     def num_nodes(self) -> int:
-        """Known classes and unlabelled samples: the largest number of clusters."""
+        """The largest number of clusters, which counts known classes and unlabelled samples."""
         return self.num_known + int(np.count_nonzero(self.labels_N < 0))
 
     def num_clusters_at(self, height: float) -> int:

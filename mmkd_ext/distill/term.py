@@ -140,7 +140,7 @@ class Rows:
 
     @property
     def needs(self) -> str | None:
-        """What must be known of the layout of a map: ``'mean'`` of its positions, their ``'grid'``, or nothing."""
+        """What must be known of a map's layout, ``'mean'`` of its positions, their ``'grid'``, or nothing."""
         return 'mean' if self.pooling else 'grid' if self.tokens or self.positions else None
 
     def __call__(

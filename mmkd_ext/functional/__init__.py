@@ -1,39 +1,39 @@
 """The papers' mathematics: pure functions of tensors, without state and without any mm* package.
 
-==========================  =======================================================================  =================
-function                    what it says                                                             source
-==========================  =======================================================================  =================
-``rkd_distance``            distances between samples, over their mean, are alike                    RKD
-``rkd_angle``               angles of the triangles of samples are alike                             RKD
-``tuple_relation``          a relation of n samples is alike, on tuples drawn at random              RKD, general form
-``similarity_preserving``   a sample's similarities spread alike over the batch                      SP
-``correlation_congruence``  a kernel relates samples alike                                           CCKD
-``probabilistic_transfer``  a sample is taken for the others with like probabilities                 PKT
-``patch_relation``          patches of an image relate alike                                         DINOv3, PaKa
-``intra_category``          samples lie alike around the centre of their category                    CSKD
-``inter_category``          centres of categories are turned alike towards each other                CSKD
-``centre_regulariser``      samples lie close to the centre of their category                        CSKD's code
-``prediction_correlation``  predictions correlate, along classes and along samples                   DIST
-``batch_class_correlation`` predictions overlap alike, between samples and between classes            MLKD
-``similarity_direction``    similarities of samples differ little in units of their own spread         SKD
-``class_transport``         predictions are a short way apart, along related classes                    WKD-L
-``class_costs``             how unlike a teacher's classes are                                          WKD-L
-``hard_dark_rank``          neighbours have the same order                                           DarkRank
-``attention_transfer``      activity spreads alike over the image                                    AT
-``soft_target``             the student predicts the teacher's softened prediction                   KD
-``triplet_loss``            samples are nearer to those of their class than to others                FaceNet, RKD
-``contrastive_loss``        samples of one class meet, others keep a distance                        Hadsell et al.
-``prototypical_loss``       a query is nearest to the mean of its class                              Snell et al.
-``nearest_prototype``       which class mean a query is nearest to                                   Snell et al.
-``draw_episodes``           few-shot tasks drawn from labelled samples                               Snell et al.
-``class_relation_kd``       an unlabelled sample relates to known classes as the teacher says        Cr-KD
-``swapped_prediction``      each view predicts the targets of the other views                        UNO
-``sinkhorn_knopp``          pseudo-labels that use all prototypes equally                            SwAV, UNO
-``info_nce``                a view of an image is told from other images by the image's other views  GCD
-``supervised_contrastive``  labelled images of a class attract each other                            SupCon, GCD
-``self_distillation``       each view predicts the sharper prediction of the other views             SimGCD
-``mean_entropy_gap``        all classes are used alike on average                                    SimGCD
-==========================  =======================================================================  =================
+===========================  =======================================================================  =================
+function                     what it says                                                             source
+===========================  =======================================================================  =================
+``rkd_distance``             distances between samples, over their mean, are alike                    RKD
+``rkd_angle``                angles of the triangles of samples are alike                             RKD
+``tuple_relation``           a relation of n samples is alike, on tuples drawn at random              RKD, general form
+``similarity_preserving``    a sample's similarities spread alike over the batch                      SP
+``correlation_congruence``   a kernel relates samples alike                                           CCKD
+``probabilistic_transfer``   a sample is taken for the others with like probabilities                 PKT
+``patch_relation``           patches of an image relate alike                                         DINOv3, PaKa
+``intra_category``           samples lie alike around the centre of their category                    CSKD
+``inter_category``           centres of categories are turned alike towards each other                CSKD
+``centre_regulariser``       samples lie close to the centre of their category                        CSKD's code
+``prediction_correlation``   predictions correlate, along classes and along samples                   DIST
+``batch_class_correlation``  predictions overlap alike, between samples and between classes           MLKD
+``similarity_direction``     similarities of samples differ little in units of their own spread       SKD
+``class_transport``          predictions are a short way apart, along related classes                 WKD-L
+``class_costs``              how unlike a teacher's classes are                                       WKD-L
+``hard_dark_rank``           neighbours have the same order                                           DarkRank
+``attention_transfer``       activity spreads alike over the image                                    AT
+``soft_target``              the student predicts the teacher's softened prediction                   KD
+``triplet_loss``             samples are nearer to those of their class than to others                FaceNet, RKD
+``contrastive_loss``         samples of one class meet, others keep a distance                        Hadsell et al.
+``prototypical_loss``        a query is nearest to the mean of its class                              Snell et al.
+``nearest_prototype``        which class mean a query is nearest to                                   Snell et al.
+``draw_episodes``            few-shot tasks drawn from labelled samples                               Snell et al.
+``class_relation_kd``        an unlabelled sample relates to known classes as the teacher says        Cr-KD
+``swapped_prediction``       each view predicts the targets of the other views                        UNO
+``sinkhorn_knopp``           pseudo-labels that use all prototypes equally                            SwAV, UNO
+``info_nce``                 a view of an image is told from other images by the image's other views  GCD
+``supervised_contrastive``   labelled images of a class attract each other                            SupCon, GCD
+``self_distillation``        each view predicts the sharper prediction of the other views             SimGCD
+``mean_entropy_gap``         all classes are used alike on average                                    SimGCD
+===========================  =======================================================================  =================
 
 The potentials of ``tuple_relation`` are ``distance_potential``, ``angle_potential``, ``analogy_potential`` and
 ``simplex_potential``; ``sample_tuples`` draws its tuples, ``keep_tuples`` chooses those of an epoch.

@@ -85,14 +85,14 @@ class Weights:
 
     @property
     def rank(self) -> int:
-        """Place of the last wrapper in :data:`WRAPPERS`."""
+        """Place of the last wrapper in ``WRAPPERS``."""
         return max((WRAPPERS.index(word) for word in _words(self.prefix) if word in WRAPPERS), default=0)
 
 
 def load_weights(model: nn.Module, path: str | Path, caller: str = 'model', prefix: str | None = None) -> LoadReport:
     """Load every parameter and buffer of ``model`` from a checkpoint, safely.
 
-    The weights may lie under any of :data:`WRAPPERS`, and under what DDP, FSDP and ``torch.compile`` put before names,
+    The weights may lie under any of ``WRAPPERS``, and under what DDP, FSDP and ``torch.compile`` put before names,
     in any order. They are loaded as the model wants it: its hooks may rename and resize entries, or make some anew and
     drop those of the file; where a model of timm does not take them as they are, timm's own filter may change them.
     What does not fit then is refused. Whole parts that only the file has are allowed: a teacher may lack the head that
@@ -107,7 +107,7 @@ def load_weights(model: nn.Module, path: str | Path, caller: str = 'model', pref
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is refused or corrupt (:func:`load_checkpoint_safely`).
+        ValueError: The file is refused or corrupt (:func:`~mmkd_ext.checkpoint.load_checkpoint_safely`).
         RuntimeError: The file lacks an entry of the model, one has another shape, or the file has more of a part than
             the model has, as that of a deeper network does; the message says where else the weights seem to lie.
     """
