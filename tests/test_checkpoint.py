@@ -291,7 +291,8 @@ def test_reads_files_written_under_numpy_1_and_2(tmp_path, module):
 def test_register_covers_files_and_addresses_and_leaves_other_prefixes_alone():
     register_safe_loader()  # once more than a test before this one may have done
     register_safe_loader()
-    ours = {prefix for prefix, loader in CheckpointLoader._schemes.items() if loader.__module__ == 'mmkd_ext.checkpoint'}
+    modules = {prefix: loader.__module__ for prefix, loader in CheckpointLoader._schemes.items()}
+    ours = {prefix for prefix, module in modules.items() if module == 'mmkd_ext.checkpoint'}
     assert ours == {'', 'http://', 'https://'}
 
 
